@@ -1,0 +1,12 @@
+//! Wire: the bodies and codecs of the protocols that Tollgate speaks.
+//!
+//! Does no I/O and knows no policy, money or storage: bytes in, facts out. Typed only where we act; the rest passes
+//! through.
+
+pub mod catalog;
+pub mod error;
+pub mod messages;
+pub mod oauth;
+pub mod settings;
+pub mod sse;
+pub mod usage;

@@ -1,0 +1,10 @@
+//! Audit: what was done, by whom, as one JSON object per line.
+//!
+//! Not filtered by any log level, and never dropped: when the writer cannot keep up, requests wait in
+//! [`AuditLog::ready`]. Knows no other room: actors are plain names here.
+
+mod event;
+mod sink;
+
+pub use event::{Event, InferenceEvent};
+pub use sink::AuditLog;

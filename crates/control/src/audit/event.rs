@@ -1,0 +1,284 @@
+//! Everything that can be recorded. Names and fields are a contract with dashboards: add, never rename.
+
+use serde::Serialize;
+
+/// One audit event; serialised as `{"evt": <name>, ...fields}`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "evt")]
+pub enum Event<'a> {
+    /// The configuration was read at boot.
+    #[serde(rename = "config.load")]
+    ConfigLoad {
+        /// The file.
+        path: &'a str,
+        /// Hex SHA-256 of the file's bytes.
+        sha256: &'a str,
+    },
+    /// `POST /oauth/device_authorization`.
+    #[serde(rename = "device.authorize")]
+    DeviceAuthorize {
+        /// `success` or `rate_limited`.
+        result: &'a str,
+        /// Who asked.
+        client_ip: &'a str,
+        /// Ties the events of one sign-in together.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        flow: Option<&'a str>,
+        /// The application that asked, as it names itself.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        surface: Option<&'a str>,
+    },
+    /// `POST /device`, and refusals of `POST /device/deny`.
+    #[serde(rename = "device.verify")]
+    DeviceVerify {
+        /// `redirect`, `unknown_code`, `csrf_rejected` or `rate_limited`.
+        result: &'a str,
+        /// Who asked.
+        client_ip: &'a str,
+        /// Ties the events of one sign-in together.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        flow: Option<&'a str>,
+    },
+    /// The person pressed deny.
+    #[serde(rename = "device.deny")]
+    DeviceDeny {
+        /// `denied`.
+        result: &'a str,
+        /// Who pressed.
+        client_ip: &'a str,
+        /// Where the flow was started.
+        requested_from: &'a str,
+        /// When the flow was started, RFC 3339.
+        requested_at: &'a str,
+        /// Ties the events of one sign-in together.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        flow: Option<&'a str>,
+    },
+    /// The callback came without the cookie of the browser that confirmed the code.
+    #[serde(rename = "device.callback")]
+    DeviceCallback {
+        /// `browser_mismatch`.
+        result: &'a str,
+        /// Who called.
+        client_ip: &'a str,
+        /// Ties the events of one sign-in together.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        flow: Option<&'a str>,
+    },
+    /// A sign-in that ended at the callback before an identity could be minted: bad state, an error of the identity
+    /// provider.
+    #[serde(rename = "sign_in.failed")]
+    SignInFailed {
+        /// `state_invalid`, `state_expired` or `idp_error`.
+        reason: &'a str,
+        /// Who called.
+        client_ip: &'a str,
+        /// The provider's error code, or what was wrong.
+        err: &'a str,
+        /// Ties the events of one sign-in together.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        flow: Option<&'a str>,
+    },
+    /// A sign-in was completed, or failed, at the callback.
+    #[serde(rename = "session.mint")]
+    SessionMint {
+        /// `success` or `fail`.
+        result: &'a str,
+        /// The subject; on failure only when the identity provider's signature was verified.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sub: Option<&'a str>,
+        /// The e-mail address; on failure as `sub`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        email: Option<&'a str>,
+        /// Who called.
+        client_ip: &'a str,
+        /// Life of the bearer.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ttl_hours: Option<serde_json::Number>,
+        /// What went wrong.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        err: Option<&'a str>,
+        /// Ties the events of one sign-in together.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        flow: Option<&'a str>,
+        /// The application that asked.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        surface: Option<&'a str>,
+        /// The session's id.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        session: Option<&'a str>,
+    },
+    /// A refresh grant.
+    #[serde(rename = "session.refresh")]
+    SessionRefresh {
+        /// `success` or `fail`.
+        result: &'a str,
+        /// The subject, when known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sub: Option<&'a str>,
+        /// The e-mail address, when known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        email: Option<&'a str>,
+        /// Who asked.
+        client_ip: &'a str,
+        /// Life of the bearer.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ttl_hours: Option<serde_json::Number>,
+        /// What went wrong.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        err: Option<&'a str>,
+        /// Where it went wrong: `token`, `token_endpoint` or `claims`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        step: Option<&'a str>,
+        /// What the client was told: `invalid_grant` or `temporarily_unavailable`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        answer: Option<&'a str>,
+        /// The session's id.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        session: Option<&'a str>,
+    },
+    /// A 401 of a bearer endpoint.
+    #[serde(rename = "auth.denied")]
+    AuthDenied {
+        /// `missing_token`, `invalid_token`.
+        reason: &'a str,
+        /// The true cause: `missing`, `malformed`, `bad_signature`, `expired`, `wrong_audience`, ...
+        cause: &'a str,
+        /// The path, without its query.
+        path: &'a str,
+        /// Who asked.
+        client_ip: &'a str,
+    },
+    /// A 403 of the address rules.
+    #[serde(rename = "access.denied")]
+    AccessDenied {
+        /// `ip_denylist`, `ip_not_allowlisted` or `xff_unparseable`.
+        reason: &'a str,
+        /// The hop that could not be read.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        xff_hop: Option<&'a str>,
+        /// Who asked.
+        client_ip: &'a str,
+    },
+    /// Managed settings were served, or found unchanged.
+    #[serde(rename = "managed.serve")]
+    ManagedServe {
+        /// The subject.
+        sub: &'a str,
+        /// The e-mail address.
+        email: Option<&'a str>,
+        /// Index of the selected policy in the file; `null` when only telemetry settings are served.
+        policy_index: Option<usize>,
+        /// The document's checksum.
+        checksum: &'a str,
+    },
+    /// A 401 of the admin API.
+    #[serde(rename = "admin.denied")]
+    AdminDenied {
+        /// `bearer_rejected`, `invalid_key` or `no_credentials`.
+        reason: &'a str,
+        /// The request's method.
+        method: &'a str,
+        /// The path, without its query.
+        path: &'a str,
+        /// Who asked.
+        client_ip: &'a str,
+    },
+    /// A cap was set.
+    #[serde(rename = "admin.limit.upsert")]
+    LimitUpsert(LimitChange<'a>),
+    /// A cap was deleted.
+    #[serde(rename = "admin.limit.delete")]
+    LimitDelete(LimitChange<'a>),
+    /// A request was refused because of money.
+    #[serde(rename = "spend.blocked")]
+    SpendBlocked {
+        /// The subject.
+        sub: &'a str,
+        /// `over_limit`, `in_flight` or `store_error`.
+        cause: &'a str,
+        /// The cap in cents.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cap_cents: Option<&'a str>,
+        /// `user`, `rbac_group`, `organization`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source: Option<&'a str>,
+        /// `daily`, `weekly`, `monthly`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        period: Option<&'a str>,
+    },
+    /// An inference request ended.
+    #[serde(rename = "inference")]
+    Inference(Box<InferenceEvent<'a>>),
+}
+
+/// What changed in a cap.
+#[derive(Debug, Clone, Serialize)]
+pub struct LimitChange<'a> {
+    /// `admin-key:<id>` or `oidc:<sub>`.
+    pub actor: &'a str,
+    /// The cap's id.
+    pub target: &'a str,
+    /// `user`, `rbac_group`, `organization`.
+    pub scope_type: &'a str,
+    /// The user or group; empty for the organisation.
+    pub scope_id: &'a str,
+    /// `daily`, `weekly`, `monthly`.
+    pub period: &'a str,
+    /// Cents before; `null` for unlimited; absent when there was no cap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before_amount: Option<Option<&'a str>>,
+    /// Cents now; `null` for unlimited or deleted.
+    pub amount: Option<&'a str>,
+}
+
+/// How an inference request ended (contract A1 and R39).
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct InferenceEvent<'a> {
+    /// The subject.
+    pub sub: &'a str,
+    /// The e-mail address.
+    pub email: Option<&'a str>,
+    /// The request's path.
+    pub path: &'a str,
+    /// The client's model string; `null` when the request was rejected for it.
+    pub model: Option<&'a str>,
+    /// Name of the upstream whose answer was sent.
+    pub upstream: Option<&'a str>,
+    /// That upstream's request id.
+    pub upstream_request_id: Option<&'a str>,
+    /// That cloud's request id.
+    pub upstream_cloud_request_id: Option<&'a str>,
+    /// The status sent to the client.
+    pub status: u16,
+    /// Milliseconds from the request's arrival to its end.
+    pub ms: u64,
+    /// Milliseconds to the first byte of the answer's body.
+    pub ttfb_ms: Option<u64>,
+    /// Uncached input tokens.
+    pub input_tokens: Option<u64>,
+    /// Output tokens.
+    pub output_tokens: Option<u64>,
+    /// Tokens read from the prompt cache.
+    pub cache_read_input_tokens: Option<u64>,
+    /// Tokens written to the prompt cache.
+    pub cache_creation_input_tokens: Option<u64>,
+    /// The charge in US dollars, as decimal text written as a JSON number.
+    pub cost_usd: Option<serde_json::Number>,
+    /// The charge rests on an estimate.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub estimated: bool,
+    /// `complete`, `client_aborted`, `upstream_aborted`, `cut`, `error` or `rejected`.
+    pub outcome: &'a str,
+    /// The client's session id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<&'a str>,
+    /// How many upstreams were asked.
+    pub attempts: u32,
+    /// Billing group named by the request's tags, when it is one of the caller's groups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub billing_group: Option<&'a str>,
+    /// The request's tag was not one of the caller's groups.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub billing_group_ignored: bool,
+}

@@ -1,0 +1,1 @@
+//! Outbound connections: resolve, check the address, pin it, connect.

@@ -1,0 +1,65 @@
+//! Identity: who is calling.
+//!
+//! An OpenID Connect relying party, an RFC 8628 device-grant server and the issuer of our own bearers. Knows nothing of
+//! policy, of money, or of HTTP routes and pages.
+
+pub mod admin_key;
+pub mod principal;
+pub mod session;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use url::Url;
+
+pub use principal::Principal;
+
+/// The `oidc:` section.
+#[derive(Debug, Clone)]
+pub struct OidcConfig {
+    /// `oidc.issuer`, without a trailing slash.
+    pub issuer: Url,
+    /// `oidc.client_id`.
+    pub client_id: String,
+    /// `oidc.client_secret`.
+    pub client_secret: SecretString,
+    /// Requested scopes; holds `openid`.
+    pub scopes: Vec<String>,
+    /// `oidc.extra_auth_params`; none of the protocol's own names.
+    pub extra_auth_params: BTreeMap<String, String>,
+    /// Send a PKCE challenge (default).
+    pub use_pkce: bool,
+    /// Ask the userinfo endpoint for an email or groups that the id_token lacks.
+    pub userinfo_fallback: bool,
+    /// Lower-case domains; empty: no rule.
+    pub allowed_email_domains: Vec<String>,
+    /// Group names; empty: no rule.
+    pub allowed_groups: Vec<String>,
+    /// Flat key or JSON Pointer of the groups claim; default `groups`.
+    pub groups_claim: String,
+    /// Flat keys or JSON Pointers, first present wins; default `["email"]`.
+    pub email_claim: Vec<String>,
+}
+
+/// The `session:` section with what bearers need beside it.
+#[derive(Debug, Clone)]
+pub struct SessionConfig {
+    /// `session.jwt_secret`: the first signs, all verify. At least 32 characters each; never empty.
+    pub secrets: Vec<SecretString>,
+    /// Life of a bearer.
+    pub ttl: Duration,
+    /// `iss` of bearers: the public origin, no trailing slash.
+    pub issuer: String,
+    /// `admin.billing_group_tag`.
+    pub billing_group_tag: Option<String>,
+}
+
+/// A fixed-window limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Hits allowed in a window; more than 0.
+    pub max: u32,
+    /// Length of the window, counted from its first hit.
+    pub window: Duration,
+}

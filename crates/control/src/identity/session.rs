@@ -1,0 +1,1 @@
+//! Bearers: HS256 JSON Web Tokens (RFC 7519) that the gateway issues and verifies by itself.

@@ -1,0 +1,40 @@
+//! Spend: whether a principal can afford a request, and what it cost.
+//!
+//! Knows prices, caps and the ledger; knows nothing of HTTP or of which upstream answers.
+
+pub mod cap;
+pub mod ledger;
+pub mod money;
+pub mod period;
+pub mod price;
+
+use std::time::Duration;
+
+pub use cap::{Cap, Caps, Scope};
+pub use ledger::{Ledger, Refusal, Reservation, Settlement};
+pub use money::Money;
+pub use period::Period;
+pub use price::{Prices, Pricing};
+
+/// `admin:` and `enforcement:` as far as they concern money.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `admin.group_limit_mode`.
+    pub group_mode: GroupMode,
+    /// `admin.blocked_message`.
+    pub blocked_message: Option<String>,
+    /// `enforcement.fail_closed_on_error`.
+    pub fail_closed: bool,
+    /// How long a request that only fits after others have settled may wait for them (R17a).
+    pub wait: Duration,
+}
+
+/// Which cap counts when several groups of a person have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum GroupMode {
+    /// The smallest.
+    #[default]
+    Min,
+    /// The largest; an unlimited one wins.
+    Max,
+}

@@ -1,0 +1,95 @@
+//! Budget periods: UTC day, ISO week from Monday, calendar month.
+
+use jiff::civil::{Date, Weekday};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+
+/// Over which time a cap counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Period {
+    /// A UTC day.
+    Daily,
+    /// An ISO week, from Monday 00:00 UTC.
+    Weekly,
+    /// A calendar month in UTC.
+    Monthly,
+}
+
+impl Period {
+    /// All periods, shortest first.
+    pub const ALL: [Self; 3] = [Self::Daily, Self::Weekly, Self::Monthly];
+
+    /// The wire's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Daily => "daily",
+            Self::Weekly => "weekly",
+            Self::Monthly => "monthly",
+        }
+    }
+
+    /// Reads the wire's word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|period| period.as_str() == text)
+    }
+
+    /// The key of the period that `at` lies in: `2026-11-22`, `2026-W47`, `2026-11`.
+    #[must_use]
+    pub fn key(self, at: Timestamp) -> String {
+        let date = utc_date(at);
+        match self {
+            Self::Daily => date.to_string(),
+            Self::Weekly => {
+                let week = date.iso_week_date();
+                format!("{:04}-W{:02}", week.year(), week.week())
+            }
+            Self::Monthly => format!("{:04}-{:02}", date.year(), date.month()),
+        }
+    }
+
+    /// When the period that `at` lies in ends: the instant its spend counts as nothing again.
+    #[must_use]
+    pub fn ends(self, at: Timestamp) -> Timestamp {
+        let date = utc_date(at);
+        let next = match self {
+            Self::Daily => date.tomorrow().ok(),
+            Self::Weekly => {
+                let monday = date.iso_week_date().weekday().since(Weekday::Monday);
+                date.checked_add((7 - i64::from(monday)).days()).ok()
+            }
+            Self::Monthly => date.last_of_month().tomorrow().ok(),
+        };
+        next.and_then(|date| date.to_zoned(TimeZone::UTC).ok()).map_or(Timestamp::MAX, |zoned| zoned.timestamp())
+    }
+}
+
+fn utc_date(at: Timestamp) -> Date {
+    TimeZone::UTC.to_datetime(at).date()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::Period;
+
+    #[test]
+    fn keys_and_ends_follow_the_utc_calendar() {
+        let at = "2026-11-22T23:59:59Z".parse().unwrap();
+        let seen = Period::ALL.map(|period| (period.key(at), period.ends(at).to_string()));
+        let expected = [
+            ("2026-11-22", "2026-11-23T00:00:00Z"),
+            ("2026-W47", "2026-11-23T00:00:00Z"),
+            ("2026-11", "2026-12-01T00:00:00Z"),
+        ];
+        assert_eq!(seen, expected.map(|(key, ends)| (key.to_owned(), ends.to_owned())));
+    }
+
+    #[test]
+    fn the_iso_year_of_a_week_can_differ_from_the_calendar_year() {
+        let at = "2027-01-01T12:00:00Z".parse().unwrap();
+        assert_eq!(Period::Weekly.key(at), "2026-W53");
+        assert_eq!(Period::Weekly.ends(at).to_string(), "2027-01-04T00:00:00Z");
+    }
+}

@@ -1,0 +1,35 @@
+//! Sqlite.
+use super::{Param, Row, StoreError};
+
+#[derive(Debug, Clone)]
+pub(super) struct Sqlite;
+#[derive(Debug)]
+pub(super) struct SqliteTx;
+
+impl Sqlite {
+    pub(super) async fn execute(&self, _sql: &str, _params: &[Param<'_>]) -> Result<u64, StoreError> {
+        Err(StoreError::timed_out())
+    }
+    pub(super) async fn fetch(&self, _sql: &str, _params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        Err(StoreError::timed_out())
+    }
+    pub(super) async fn begin(&self) -> Result<SqliteTx, StoreError> {
+        Err(StoreError::timed_out())
+    }
+}
+impl SqliteTx {
+    pub(super) async fn execute(&mut self, _sql: &str, _params: &[Param<'_>]) -> Result<u64, StoreError> {
+        Err(StoreError::timed_out())
+    }
+    pub(super) async fn fetch(&mut self, _sql: &str, _params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        Err(StoreError::timed_out())
+    }
+    pub(super) async fn commit(self) -> Result<(), StoreError> {
+        Err(StoreError::timed_out())
+    }
+}
+impl Sqlite {
+    pub(super) async fn open(_c: &std::path::Path) -> Result<Self, StoreError> {
+        Err(StoreError::timed_out())
+    }
+}

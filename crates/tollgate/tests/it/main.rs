@@ -1,1 +1,11 @@
+//! Every test that needs a whole gateway, or anything real beside it, in one binary.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on says so by stopping"
+)]
 
+mod support;
+
+mod fixtures;

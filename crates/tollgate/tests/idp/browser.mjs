@@ -17,7 +17,7 @@ try {
   const page = await context.newPage();
   const pages = [];
   const complaints = [];
-  page.on('console', (message) => message.type() === 'error' && complaints.push(message.text()));
+  page.on('console', (message) => message.type() === 'error' && complaints.push(`${message.text()} (${message.location().url})`));
   page.on('pageerror', (error) => complaints.push(String(error)));
   page.on('request', (request) => {
     const { protocol, hostname } = new URL(request.url());
@@ -47,10 +47,11 @@ try {
     }
     throw new Error(`${element} cannot be reached with the keyboard on ${page.url()}`);
   };
+  const redirects = (status) => status >= 300 && status < 400;
   // Enter on what has the focus, and the page it leads to.
   const enter = async () => {
     const [response] = await Promise.all([
-      page.waitForResponse((answer) => answer.request().isNavigationRequest() && answer.status() < 300),
+      page.waitForResponse((answer) => answer.request().isNavigationRequest() && !redirects(answer.status())),
       page.waitForNavigation({ waitUntil: 'load' }),
       page.keyboard.press('Enter'),
     ]);

@@ -121,7 +121,7 @@ async function interact(provider, accounts, request, response) {
 function page(response, uid, problem) {
   response.writeHead(200, { 'content-type': 'text/html; charset=utf-8', 'cache-control': 'no-store' });
   response.end(`<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Sign in to the test provider</title></head>
+<html lang="en"><head><meta charset="utf-8"><link rel="icon" href="data:,"><title>Sign in to the test provider</title></head>
 <body><main><h1>Sign in</h1><p>${problem}</p>
 <form method="post" action="/interaction/${uid}">
 <label>Account <input name="login" autocomplete="username" autofocus></label>

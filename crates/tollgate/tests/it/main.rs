@@ -5,6 +5,10 @@
     clippy::panic,
     reason = "a test that cannot go on says so by stopping"
 )]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the tests start programs, open connections and spawn tasks to stand around the gateway"
+)]
 
 mod support;
 

@@ -1,0 +1,4 @@
+//! HTTP: every path and every layer of every surface, on one page.
+
+pub mod caller;
+pub mod layers;

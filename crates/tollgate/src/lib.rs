@@ -1,0 +1,3 @@
+//! Tollgate: edges and composition. Reads the configuration, builds the rooms, serves their surfaces; holds no rules.
+
+pub mod http;

@@ -1,4 +1,6 @@
 //! HTTP: every path and every layer of every surface, on one page.
 
 pub mod caller;
+pub mod inference;
 pub mod layers;
+pub mod managed;

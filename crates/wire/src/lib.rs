@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod error;
 pub mod messages;
 pub mod oauth;
+pub mod oidc;
 pub mod settings;
 pub mod sse;
 pub mod usage;

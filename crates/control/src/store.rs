@@ -8,6 +8,7 @@ mod migrate;
 mod postgres;
 mod row;
 mod sqlite;
+mod tls;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -137,6 +138,15 @@ impl Store {
         }
     }
 
+    /// Calls `on_change` with the topic of every [`Tx::notify`] that another replica commits, and with `None` whenever some
+    /// may have been missed (after each connection). Runs until dropped; without replicas there is nothing to hear.
+    pub async fn listen(&self, on_change: impl Fn(Option<&str>)) {
+        match &self.inner {
+            Inner::Postgres(postgres) => postgres.listen(on_change).await,
+            Inner::Sqlite(_) => std::future::pending().await,
+        }
+    }
+
     /// Whether the embedded database serves, which no other process can share.
     #[must_use]
     pub fn is_embedded(&self) -> bool {
@@ -173,6 +183,20 @@ impl Tx {
     /// As [`Tx::execute`].
     pub async fn fetch_optional(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Option<Row>, StoreError> {
         Ok(self.fetch(sql, params).await?.into_iter().next())
+    }
+
+    /// Tells every replica about a change of `topic`, once this transaction is committed.
+    ///
+    /// # Errors
+    /// As [`Tx::execute`].
+    pub async fn notify(&mut self, topic: &str) -> Result<(), StoreError> {
+        match &mut self.inner {
+            TxInner::Postgres(tx) => {
+                tx.fetch("SELECT CAST(pg_notify('tollgate', $1) AS TEXT)", &[topic.into()]).await.map(|_| ())
+            }
+            // The embedded database has one process, which knows what it did.
+            TxInner::Sqlite(_) => Ok(()),
+        }
     }
 
     /// Makes it so.

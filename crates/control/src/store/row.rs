@@ -50,6 +50,17 @@ pub(super) enum Value {
     Blob(Vec<u8>),
 }
 
+impl From<Param<'_>> for Value {
+    fn from(param: Param<'_>) -> Self {
+        match param {
+            Param::Null => Self::Null,
+            Param::Int(value) => Self::Int(value),
+            Param::Text(value) => Self::Text(value.to_owned()),
+            Param::Blob(value) => Self::Blob(value.to_vec()),
+        }
+    }
+}
+
 /// One row of an answer, read by column number from 0.
 #[derive(Debug, Clone)]
 pub struct Row(pub(super) Vec<Value>);

@@ -1,35 +1,249 @@
-//! Sqlite.
-use super::{Param, Row, StoreError};
+//! The embedded database: SQLite on one thread of its own, which is also what serialises its transactions.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, ToSql, TransactionBehavior};
+use tokio::sync::oneshot;
+
+use super::row::Value;
+use super::{Param, Row, STATEMENT_BUDGET, StoreError, migrate};
+
+/// A handle on the database thread.
 #[derive(Debug, Clone)]
-pub(super) struct Sqlite;
+pub(super) struct Sqlite {
+    jobs: Sender<Job>,
+}
+
+/// An open transaction: while it lives the thread serves nobody else.
 #[derive(Debug)]
-pub(super) struct SqliteTx;
+pub(super) struct SqliteTx {
+    statements: Sender<InTx>,
+}
+
+struct Statement {
+    sql: String,
+    params: Vec<Value>,
+    reply: oneshot::Sender<Result<Answer, StoreError>>,
+}
+
+struct Answer {
+    rows: Vec<Row>,
+    changed: u64,
+}
+
+enum Job {
+    Run(Statement),
+    Begin(Receiver<InTx>, oneshot::Sender<Result<(), StoreError>>),
+}
+
+enum InTx {
+    Run(Statement),
+    Commit(oneshot::Sender<Result<(), StoreError>>),
+}
 
 impl Sqlite {
-    pub(super) async fn execute(&self, _sql: &str, _params: &[Param<'_>]) -> Result<u64, StoreError> {
-        Err(StoreError::timed_out())
+    pub(super) async fn open(path: &Path) -> Result<Self, StoreError> {
+        let (jobs, inbox) = channel();
+        let (opened, ready) = oneshot::channel();
+        let path = path.to_owned();
+        std::thread::Builder::new()
+            .name("sqlite".to_owned())
+            .spawn(move || match open(&path) {
+                Ok(connection) => {
+                    if opened.send(Ok(())).is_ok() {
+                        serve(connection, &inbox);
+                    }
+                }
+                // The receiver is gone only when the boot was given up.
+                Err(error) => drop(opened.send(Err(error))),
+            })
+            .map_err(StoreError::unreachable)?;
+        ready.await.map_err(|_| gone())??;
+        Ok(Self { jobs })
     }
-    pub(super) async fn fetch(&self, _sql: &str, _params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
-        Err(StoreError::timed_out())
+
+    pub(super) async fn execute(&self, sql: &str, params: &[Param<'_>]) -> Result<u64, StoreError> {
+        Ok(self.run(sql, params).await?.changed)
     }
+
+    pub(super) async fn fetch(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        Ok(self.run(sql, params).await?.rows)
+    }
+
+    async fn run(&self, sql: &str, params: &[Param<'_>]) -> Result<Answer, StoreError> {
+        let (statement, answer) = statement(sql, params);
+        self.jobs.send(Job::Run(statement)).map_err(|_| gone())?;
+        within_budget(answer).await
+    }
+
     pub(super) async fn begin(&self) -> Result<SqliteTx, StoreError> {
-        Err(StoreError::timed_out())
+        let (statements, inbox) = channel();
+        let (reply, begun) = oneshot::channel();
+        self.jobs.send(Job::Begin(inbox, reply)).map_err(|_| gone())?;
+        within_budget(begun).await?;
+        Ok(SqliteTx { statements })
     }
 }
+
 impl SqliteTx {
-    pub(super) async fn execute(&mut self, _sql: &str, _params: &[Param<'_>]) -> Result<u64, StoreError> {
-        Err(StoreError::timed_out())
+    pub(super) async fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<u64, StoreError> {
+        Ok(self.run(sql, params).await?.changed)
     }
-    pub(super) async fn fetch(&mut self, _sql: &str, _params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
-        Err(StoreError::timed_out())
+
+    pub(super) async fn fetch(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        Ok(self.run(sql, params).await?.rows)
     }
+
+    async fn run(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Answer, StoreError> {
+        let (statement, answer) = statement(sql, params);
+        self.statements.send(InTx::Run(statement)).map_err(|_| gone())?;
+        within_budget(answer).await
+    }
+
     pub(super) async fn commit(self) -> Result<(), StoreError> {
-        Err(StoreError::timed_out())
+        let (reply, committed) = oneshot::channel();
+        self.statements.send(InTx::Commit(reply)).map_err(|_| gone())?;
+        within_budget(committed).await
     }
 }
-impl Sqlite {
-    pub(super) async fn open(_c: &std::path::Path) -> Result<Self, StoreError> {
-        Err(StoreError::timed_out())
+
+fn statement(sql: &str, params: &[Param<'_>]) -> (Statement, oneshot::Receiver<Result<Answer, StoreError>>) {
+    let (reply, answer) = oneshot::channel();
+    let params = params.iter().map(|param| Value::from(*param)).collect();
+    (Statement { sql: sql.to_owned(), params, reply }, answer)
+}
+
+async fn within_budget<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+    match tokio::time::timeout(STATEMENT_BUDGET, answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(gone()),
+        Err(_) => Err(StoreError::timed_out()),
+    }
+}
+
+fn gone() -> StoreError {
+    StoreError::unreachable("the database thread has ended")
+}
+
+fn open(path: &Path) -> Result<Connection, StoreError> {
+    let shown = path.display();
+    // Created by us first: SQLite would give it the umask's mode, and sign-in secrets (sealed) and spend live in it.
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| StoreError::unreachable(format!("{shown}: {error}")))?;
+    let mut connection =
+        Connection::open(path).map_err(|error| StoreError::unreachable(format!("{shown}: {error}")))?;
+    let prepare = || -> rusqlite::Result<()> {
+        connection.busy_timeout(Duration::from_millis(500))?;
+        // Exclusive: two gateways on one file would each believe that they alone decide what fits under a cap.
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.execute_batch("BEGIN IMMEDIATE; COMMIT")
+    };
+    prepare().map_err(|error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => StoreError::unreachable(
+            format!("{shown} is in use by another process; stop it, or set store.sqlite_path to another file"),
+        ),
+        Some(rusqlite::ErrorCode::NotADatabase) => {
+            StoreError::unreachable(format!("{shown} is not a SQLite database; set store.sqlite_path to another file"))
+        }
+        _ => StoreError::unreachable(format!("{shown}: {error}")),
+    })?;
+    connection.set_prepared_statement_cache_capacity(128);
+    migrate::sqlite(&mut connection)?;
+    Ok(connection)
+}
+
+fn serve(mut connection: Connection, inbox: &Receiver<Job>) {
+    while let Ok(job) = inbox.recv() {
+        match job {
+            Job::Run(statement) => run(&connection, statement),
+            Job::Begin(statements, begun) => transaction(&mut connection, &statements, begun),
+        }
+    }
+}
+
+fn transaction(
+    connection: &mut Connection,
+    statements: &Receiver<InTx>,
+    begun: oneshot::Sender<Result<(), StoreError>>,
+) {
+    let tx = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
+        Ok(tx) => tx,
+        Err(error) => return drop(begun.send(Err(refused(&error)))),
+    };
+    if begun.send(Ok(())).is_err() {
+        return;
+    }
+    // Ends when the owner drops its handle: the transaction is then rolled back by its own drop.
+    while let Ok(step) = statements.recv() {
+        match step {
+            InTx::Run(statement) => run(&tx, statement),
+            InTx::Commit(reply) => return drop(reply.send(tx.commit().map_err(|error| refused(&error)))),
+        }
+    }
+}
+
+fn run(connection: &Connection, statement: Statement) {
+    // A caller that has given up must not have its statement run behind its back.
+    if statement.reply.is_closed() {
+        return;
+    }
+    let answer = answer(connection, &statement).map_err(|error| refused(&error));
+    drop(statement.reply.send(answer));
+}
+
+fn answer(connection: &Connection, statement: &Statement) -> rusqlite::Result<Answer> {
+    let mut prepared = connection.prepare_cached(&statement.sql)?;
+    let columns = prepared.column_count();
+    let params = rusqlite::params_from_iter(&statement.params);
+    if columns == 0 {
+        let changed = prepared.execute(params)?;
+        return Ok(Answer { rows: Vec::new(), changed: u64::try_from(changed).unwrap_or(u64::MAX) });
+    }
+    let mut found = prepared.query(params)?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next()? {
+        let values = (0..columns).map(|column| row.get_ref(column).map(Value::from)).collect::<Result<_, _>>()?;
+        rows.push(Row(values));
+    }
+    let changed = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+    Ok(Answer { rows, changed })
+}
+
+fn refused(error: &rusqlite::Error) -> StoreError {
+    StoreError::refused(error)
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Int(value) => ValueRef::Integer(*value),
+            Self::Text(value) => ValueRef::Text(value.as_bytes()),
+            Self::Blob(value) => ValueRef::Blob(value),
+        }))
+    }
+}
+
+impl From<ValueRef<'_>> for Value {
+    fn from(value: ValueRef<'_>) -> Self {
+        match value {
+            // No column of ours is a REAL; one that appears is read as the wrong type and named there.
+            ValueRef::Null | ValueRef::Real(_) => Self::Null,
+            ValueRef::Integer(value) => Self::Int(value),
+            ValueRef::Text(value) => Self::Text(String::from_utf8_lossy(value).into_owned()),
+            ValueRef::Blob(value) => Self::Blob(value.to_vec()),
+        }
     }
 }

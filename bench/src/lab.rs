@@ -23,12 +23,21 @@ pub(crate) struct Programs {
     /// Tollgate's binary.
     #[arg(long, env = "TOLLGATE_BIN", default_value = "target/nolto/tollgate")]
     tollgate: PathBuf,
+    /// Start and measure only these peers, such as nginx,tollgate; all when left out.
+    #[arg(long, value_delimiter = ',', value_parser = ["nginx", "reference", "tollgate", "tollgate-sqlite"])]
+    peers: Vec<String>,
     /// Folder below which a private one is made for configuration, logs and databases; PostgreSQL's user must reach it.
     #[arg(long, default_value = "/tmp")]
     scratch: PathBuf,
     /// Leave that folder in place afterwards.
     #[arg(long)]
     keep: bool,
+}
+
+impl Programs {
+    fn wants(&self, peer: &str) -> bool {
+        self.peers.is_empty() || self.peers.iter().any(|name| name == peer)
+    }
 }
 
 /// Everything that runs during a measurement. Fields end in this order: gateways before what they depend on.
@@ -45,8 +54,8 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Starts everything that is installed; what is missing becomes a note.
-    pub(crate) fn open(programs: &Programs) -> Result<Self> {
+    /// Starts everything that is installed, nginx only when asked for; what is missing becomes a note.
+    pub(crate) fn open(programs: &Programs, plain_proxy: bool) -> Result<Self> {
         let folder = Folder::create(programs)?;
         let port = control::free_port()?;
         let harness = std::env::current_exe().context("finding this program")?;
@@ -58,36 +67,55 @@ impl Lab {
         control::await_ready(site.upstream, "/jwks", || upstream.check(&log))?;
 
         let postgres = Postgres::start(&site.folder)?;
-        let mut notes = vec![format!("PostgreSQL {}: defaults, fsync on", postgres.version()?)];
-        let mut peers = vec![Peer::direct(&site)];
-        match process::run(process::command(&programs.nginx, None).arg("-v")) {
-            Ok(version) => {
-                notes.push(format!(
-                    "{}: 2 workers, upstream keepalive 256, proxy_buffering off, no access log",
-                    version.trim()
-                ));
-                peers.push(Peer::nginx(&site, &programs.nginx)?);
-            }
-            Err(_) => notes.push("nginx: not installed (apt-get install nginx-light, or --nginx PATH)".into()),
+        let notes = vec![format!("PostgreSQL {}: defaults, fsync on", postgres.version()?)];
+        let peers = vec![Peer::direct(&site)];
+        let mut lab = Self { peers, notes, postgres, upstream, site, _folder: folder };
+        if plain_proxy && programs.wants("nginx") {
+            lab.add_nginx(programs)?;
         }
-        match &programs.reference {
-            Some(program) => {
-                notes.push(format!("reference: {}, default settings", version(program, &site.folder)?));
-                let store = Store::Postgres(postgres.database("reference")?);
-                peers.push(Peer::gateway("reference", &site, program, &["gateway"], &store)?);
-            }
-            None => notes.push("reference: not measured (CLAUDE_BIN not given)".into()),
+        lab.add_reference(programs)?;
+        lab.add_tollgate(programs)?;
+        Ok(lab)
+    }
+
+    fn add_nginx(&mut self, programs: &Programs) -> Result<()> {
+        let Ok(version) = process::run(process::command(&programs.nginx, None).arg("-v")) else {
+            self.notes.push("nginx: not installed (apt-get install nginx-light, or --nginx PATH)".into());
+            return Ok(());
+        };
+        let version = version.trim();
+        self.notes.push(format!("{version}: 2 workers, upstream keepalive 256, proxy_buffering off, no access log"));
+        self.peers.push(Peer::nginx(&self.site, &programs.nginx)?);
+        Ok(())
+    }
+
+    fn add_reference(&mut self, programs: &Programs) -> Result<()> {
+        let Some(program) = programs.reference.as_ref().filter(|_| programs.wants("reference")) else {
+            self.notes.push("reference: not measured".into());
+            return Ok(());
+        };
+        self.notes.push(format!("reference: {}, default settings", version(program, &self.site.folder)?));
+        let store = Store::Postgres(self.postgres.database("reference")?);
+        self.peers.push(Peer::gateway("reference", &self.site, program, &["gateway"], &store)?);
+        Ok(())
+    }
+
+    fn add_tollgate(&mut self, programs: &Programs) -> Result<()> {
+        let names = ["tollgate", "tollgate-sqlite"];
+        if !programs.tollgate.exists() {
+            self.notes.push("tollgate: not built (or --tollgate PATH)".into());
+            return Ok(());
         }
-        if programs.tollgate.exists() {
-            let program = programs.tollgate.canonicalize()?;
-            notes.push(version(&program, &site.folder)?);
-            let store = Store::Postgres(postgres.database("tollgate")?);
-            peers.push(Peer::gateway("tollgate", &site, &program, &["serve"], &store)?);
-            peers.push(Peer::gateway("tollgate-sqlite", &site, &program, &["serve"], &Store::Sqlite)?);
-        } else {
-            notes.push("tollgate: not measured (binary not built, or --tollgate PATH)".into());
+        let program = programs.tollgate.canonicalize()?;
+        self.notes.push(format!("{}, default settings", version(&program, &self.site.folder)?));
+        for name in names.into_iter().filter(|name| programs.wants(name)) {
+            let store = match name {
+                "tollgate" => Store::Postgres(self.postgres.database("tollgate")?),
+                _ => Store::Sqlite,
+            };
+            self.peers.push(Peer::gateway(name, &self.site, &program, &["serve"], &store)?);
         }
-        Ok(Self { peers, notes, postgres, upstream, site, _folder: folder })
+        Ok(())
     }
 
     /// The peers that take bearers and caps.

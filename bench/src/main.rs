@@ -12,6 +12,7 @@ mod prompt;
 mod script;
 mod upstream;
 
+mod client;
 mod load;
 mod measure;
 

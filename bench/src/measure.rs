@@ -28,6 +28,17 @@ impl Tally {
         self.body_bytes += other.body_bytes;
     }
 
+    /// Whole answers.
+    pub(crate) fn completed(&self) -> f64 {
+        to_f64(self.latencies.len() as u64)
+    }
+
+    /// Requests that brought a first byte or failed.
+    pub(crate) fn begun_or_failed(&self) -> u64 {
+        let failed: u64 = self.errors.iter().filter(|(name, _)| *name != "unfinished").map(|(_, count)| count).sum();
+        self.first_bytes.len() as u64 + failed
+    }
+
     /// Counts one failure.
     pub(crate) fn fail(&mut self, error: &str) {
         *self.errors.entry(error.to_owned()).or_default() += 1;
@@ -96,6 +107,21 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// Sums up one load.
+    pub(crate) fn new(connections: usize, seconds: f64, sum: Tally, used: Vec<Used>) -> Self {
+        Self {
+            connections,
+            seconds,
+            completed: sum.latencies.len() as u64,
+            per_second: sum.completed() / seconds,
+            errors: sum.errors,
+            latency: Quantiles::of(sum.latencies),
+            first_byte: Quantiles::of(sum.first_bytes),
+            body_bytes: sum.body_bytes,
+            used,
+        }
+    }
+
     /// What the watched process of that name used.
     pub(crate) fn used(&self, name: &str) -> Option<&Used> {
         self.used.iter().find(|used| used.name == name)

@@ -3,6 +3,7 @@
 
 use crate::control;
 use crate::lab::{Lab, Programs};
+use crate::measure::{Report, to_f64};
 use crate::peer::Peer;
 use crate::run::run_load;
 use crate::script::Script;
@@ -44,11 +45,11 @@ struct Case {
 
 /// Measures and prints, and keeps what was printed.
 pub(crate) fn measure_all(options: &Options) -> Result<()> {
-    let lab = Lab::open(&options.programs)?;
+    let lab = Lab::open(&options.programs, false)?;
     let mut text = format!(
         "{} requests of $0.006 at once by one user whose cap is $0.02; bodies of 2000 bytes and max_tokens 300 bound what is billed.\n\
          through: what reached the upstream. past: what of it lies past the cap. ledger: what the gateway says was spent.\n\
-         later: what one more request gets after all were settled.\n",
+         later: what one more request gets after all were settled; it counts too when it gets through.\n",
         options.requests
     );
     for note in &lab.notes {
@@ -102,14 +103,14 @@ fn measure(options: &Options, lab: &Lab, gateway: &Peer, case: &Case) -> Result<
     };
     let before = control::seen(lab.site.upstream)?.requests;
     let report = send(options.requests)?;
-    let through = control::seen(lab.site.upstream)?.requests - before;
     std::thread::sleep(Duration::from_secs(1)); // Metering is allowed to trail the answer.
     let ledger = gateway.spent(&format!("{user}0"))?;
     let later = send(1)?;
+    let through = control::seen(lab.site.upstream)?.requests - before;
 
     let spent = through * COST_MILLIDOLLARS;
     let past = spent.saturating_sub(CAP_MILLIDOLLARS);
-    let answers = |report: &crate::measure::Report| {
+    let answers = |report: &Report| {
         let mut answers = vec![format!("status 200: {}", report.completed)];
         answers.extend(report.errors.iter().map(|(error, count)| format!("{error}: {count}")));
         answers.retain(|answer| answer != "status 200: 0");
@@ -119,8 +120,8 @@ fn measure(options: &Options, lab: &Lab, gateway: &Peer, case: &Case) -> Result<
         "{:<16} {:<16}{through:>9}{:>10}{:>10}{ledger:>14}  {:<12} {}\n",
         gateway.name,
         case.name,
-        format!("${:.3}", crate::measure::to_f64(spent) / 1000.0),
-        format!("${:.3}", crate::measure::to_f64(past) / 1000.0),
+        format!("${:.3}", to_f64(spent) / 1000.0),
+        format!("${:.3}", to_f64(past) / 1000.0),
         answers(&later).replace(": 1", ""),
         answers(&report),
     ))

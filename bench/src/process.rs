@@ -88,11 +88,11 @@ fn status_kib(pid: u32, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
 }
 
-/// A command that starts with an empty environment, no standard input, and is killed when the harness dies.
+/// A command that starts with an empty environment, no standard input, and is told to end when the harness dies.
 pub(crate) fn command(program: impl AsRef<OsStr>, user: Option<&str>) -> Command {
     let mut command = Command::new("setpriv");
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
-    command.args(["--pdeathsig", "KILL"]);
+    command.args(["--pdeathsig", "TERM"]);
     if let Some(user) = user {
         command.args(["--reuid", user, "--regid", user, "--init-groups"]);
     }
@@ -142,7 +142,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        drop(Command::new("kill").args(["-s", self.stop, &self.child.id().to_string()]).status());
+        let mut kill = Command::new("kill");
+        // It may be gone already; then there is nothing to say.
+        drop(kill.args(["-s", self.stop, &self.child.id().to_string()]).stderr(Stdio::null()).status());
         let deadline = Instant::now() + Duration::from_secs(5);
         while Instant::now() < deadline {
             if matches!(self.child.try_wait(), Ok(Some(_))) {

@@ -23,9 +23,6 @@ pub(crate) struct Options {
     /// Measure only these loads: json, stream, paced, one-json, one-stream, slow.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Measure only these peers, such as nginx,tollgate.
-    #[arg(long, value_delimiter = ',')]
-    peers: Vec<String>,
     /// Rounds; within each, every peer has its turn.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -67,19 +64,16 @@ const FAR_AWAY_CENTS: u64 = 100_000_000;
 
 /// Measures and prints, and keeps what was printed.
 pub(crate) fn measure_all(options: &Options) -> Result<()> {
-    let mut lab = Lab::open(&options.programs)?;
-    if !options.peers.is_empty() {
-        lab.peers.retain(|peer| peer.name == "direct" || options.peers.iter().any(|name| name == peer.name));
+    let loads = loads(options);
+    if let Some(unknown) = options.only.iter().find(|name| loads.iter().all(|load| load.name != **name)) {
+        bail!("no load is called {unknown}");
     }
+    let lab = Lab::open(&options.programs, true)?;
     for gateway in lab.gateways() {
         gateway.cap(FAR_AWAY_CENTS)?;
     }
     let mut text = context(options, &lab);
     print!("{text}");
-    let loads = loads(options);
-    if let Some(unknown) = options.only.iter().find(|name| loads.iter().all(|load| load.name != **name)) {
-        bail!("no load is called {unknown}");
-    }
     for load in loads.iter().filter(|load| options.only.is_empty() || options.only.iter().any(|name| name == load.name))
     {
         let rows = measure(options, &lab, load)?;
@@ -97,74 +91,39 @@ pub(crate) fn measure_all(options: &Options) -> Result<()> {
 
 fn loads(options: &Options) -> Vec<Load> {
     let many = options.connections;
-    let timed = |extra: &[&str]| {
-        let mut arguments = vec![format!("--warm-up={}", options.warm_up), format!("--seconds={}", options.seconds)];
-        arguments.extend(extra.iter().map(|&argument| argument.to_owned()));
-        arguments
-    };
-    let load = |name, title: String, script, connections, arguments| Load {
-        name,
-        title,
-        script,
-        connections,
-        arguments,
-        once: false,
-        added: false,
-    };
+    let streams = options.streams;
     let paced = Script { spacing_ms: 20, ..Script::default() };
     let drip = Script { events: 10, spacing_ms: 500, ..Script::default() };
-    let slow = vec![format!("--slow-streams={}", options.streams), "--give-up=90".into()];
+    let timed = |name, title: String, connections, extra: &[&str]| Load {
+        name,
+        title: format!("{name}: {title}"),
+        script: Script::default(),
+        connections,
+        arguments: [format!("--warm-up={}", options.warm_up), format!("--seconds={}", options.seconds)]
+            .into_iter()
+            .chain([format!("--connections={connections}")])
+            .chain(extra.iter().map(|&argument| argument.to_owned()))
+            .collect(),
+        once: false,
+        added: connections == 1,
+    };
     vec![
-        load(
-            "json",
-            format!("json: 20 KB prompt, plain answer, {many} connections"),
-            Script::default(),
-            many,
-            timed(&[]),
-        ),
-        load(
-            "stream",
-            format!("stream: 20 KB prompt, 44 events ready at once, {many} connections"),
-            Script::default(),
-            many,
-            timed(&["--stream"]),
-        ),
-        load(
-            "paced",
-            "paced: 20 KB prompt, 40 events 20 ms apart, 200 connections".into(),
-            paced,
-            200,
-            timed(&["--stream"]),
-        ),
+        timed("json", format!("20 KB prompt, plain answer, {many} connections"), many, &[]),
+        timed("stream", format!("20 KB prompt, 46 events ready at once, {many} connections"), many, &["--stream"]),
         Load {
-            added: true,
-            ..load(
-                "one-json",
-                "one-json: one connection, 20 KB prompt, plain answer".into(),
-                Script::default(),
-                1,
-                timed(&[]),
-            )
+            script: paced,
+            ..timed("paced", "20 KB prompt, 40 events 20 ms apart, 200 connections".into(), 200, &["--stream"])
         },
+        timed("one-json", "20 KB prompt, plain answer, one connection".into(), 1, &[]),
+        timed("one-stream", "20 KB prompt, 46 events ready at once, one connection".into(), 1, &["--stream"]),
         Load {
-            added: true,
-            ..load(
-                "one-stream",
-                "one-stream: one connection, 20 KB prompt, 44 events ready at once".into(),
-                Script::default(),
-                1,
-                timed(&["--stream"]),
-            )
-        },
-        Load {
+            name: "slow",
+            title: format!("slow: {streams} streams opened at once, an event every 500 ms for 5 s"),
+            script: drip,
+            connections: streams,
+            arguments: vec![format!("--slow-streams={streams}"), "--give-up=90".into()],
             once: true,
-            ..load(
-                "slow",
-                format!("slow: {} streams opened at once, an event every 500 ms for 4 s", options.streams),
-                drip,
-                options.streams,
-                slow,
-            )
+            added: false,
         },
     ]
 }
@@ -184,9 +143,6 @@ fn measure(options: &Options, lab: &Lab, load: &Load) -> Result<Vec<Row>> {
 fn measure_once(lab: &Lab, peer: &Peer, load: &Load) -> Result<Report> {
     let bearers = peer.bearers(&lab.site, "developer", load.connections)?;
     let mut arguments = load.arguments.clone();
-    if !load.once {
-        arguments.push(format!("--connections={}", load.connections));
-    }
     arguments.extend(lab.trees(peer).iter().map(|tree| format!("--watch={}={}", tree.name, tree.root)));
     let report = run_load(peer, &bearers, &arguments)?;
     // What the peer still writes behind belongs to nobody else's turn.

@@ -1,7 +1,5 @@
 //! The map is true: ARCHITECTURE.md says who may use whom, and these tests hold every source file to it.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 mod map;
 mod source;
 

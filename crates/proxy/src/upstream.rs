@@ -12,6 +12,7 @@ mod parts;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -198,6 +199,7 @@ pub struct Upstream {
     groups: Option<Vec<String>>,
     ttfb_timeout: Option<Duration>,
     api: Api,
+    is_known_unmetered: AtomicBool,
 }
 
 /// How each kind of vendor API is spoken to.
@@ -216,6 +218,7 @@ impl Upstream {
             groups: config.groups,
             ttfb_timeout: config.ttfb_timeout,
             api,
+            is_known_unmetered: AtomicBool::new(false),
         })
     }
 
@@ -223,6 +226,13 @@ impl Upstream {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// An answer of it said nothing of its usage. Logged once: it will hardly be the last.
+    pub fn tell_unmetered(&self) {
+        if !self.is_known_unmetered.swap(true, Ordering::Relaxed) {
+            tracing::warn!(upstream = self.name, "an answer reports no usage; such answers are charged by their size");
+        }
     }
 
     fn admits(&self, model: &Model, groups: &[String]) -> bool {

@@ -214,21 +214,17 @@ impl Listener {
                 "the upstream reported impossible token counts; the nearest possible ones are charged"
             );
         }
-        (outcome, self.charge(&reading, broken.is_some(), tab))
-    }
-
-    fn charge(&self, reading: &Reading, is_broken: bool, tab: &Tab) -> Charge {
-        match reading.source {
+        let charge = match reading.source {
             Source::Final => Charge::Used(reading.usage),
-            Source::Start => Charge::Seen(used(reading)),
+            Source::Start => Charge::Seen(used(&reading)),
+            // An error instead of an answer, as an error status would be.
             Source::None if reading.error_type.is_some() && reading.text_bytes == 0 => Charge::Nothing,
-            // The whole answer may exist already; it comes in one piece.
-            Source::None if is_broken && !self.is_stream => Charge::Expected,
-            Source::None => {
-                let input = if is_broken { tab.expected() } else { tab.prompt_estimate() };
-                Charge::Seen(Usage { output_tokens: 0, ..input }.estimate_output(reading.text_bytes))
-            }
+            Source::None => Charge::Seen(tab.expected().estimate_output(reading.text_bytes)),
+        };
+        if broken.is_none() && reading.source == Source::None && reading.error_type.is_none() {
+            tab.tell_unmetered();
         }
+        (outcome, charge)
     }
 }
 

@@ -28,8 +28,6 @@ pub(super) struct Tab {
     model: Option<String>,
     session_id: Option<String>,
     billing_group: Option<BillingGroup>,
-    /// Bytes of the prompt: where an answer says nothing of its usage, this is all we know.
-    prompt_bytes: u64,
     upstream: Option<Arc<Upstream>>,
     sent: Sent,
     attempts: u32,
@@ -71,8 +69,6 @@ pub(super) enum Outcome {
 pub(super) enum Charge {
     /// No upstream did work that could be counted.
     Nothing,
-    /// An upstream was at work, and nothing is known of it.
-    Expected,
     /// This much, by the upstream's last word.
     Used(Usage),
     /// This much, as far as we saw.
@@ -89,7 +85,6 @@ impl Tab {
             model: None,
             session_id: None,
             billing_group: None,
-            prompt_bytes: 0,
             upstream: None,
             sent: Sent::default(),
             attempts: 0,
@@ -123,7 +118,6 @@ impl Tab {
         billing_group: Option<BillingGroup>,
     ) {
         self.model = Some(fields.model.clone());
-        self.prompt_bytes = fields.message_bytes as u64;
         self.session_id = session_id;
         self.billing_group = billing_group;
     }
@@ -167,19 +161,21 @@ impl Tab {
         }
     }
 
-    /// What a prompt of this length would use where the answer does not say.
-    pub(super) fn prompt_estimate(&self) -> Usage {
-        Usage { input_tokens: (self.prompt_bytes / 4).max(1), ..Usage::default() }
-    }
-
-    /// What was expected of the request; without a ledger, what its prompt suggests.
+    /// What to assume of an answer that says nothing of its usage.
     pub(super) fn expected(&self) -> Usage {
-        self.reservation.as_ref().map_or_else(|| self.prompt_estimate(), Reservation::expected)
+        self.reservation.as_ref().map(Reservation::expected).unwrap_or_default()
     }
 
-    /// What is charged when nothing of the answer came: nothing, unless an upstream had the request.
+    /// Nothing is charged when nothing of an answer came, unless an upstream had the whole request and was at work.
     fn charge_unanswered(&self) -> Charge {
-        if self.sent.get() { Charge::Expected } else { Charge::Nothing }
+        if self.sent.get() { Charge::Seen(self.expected()) } else { Charge::Nothing }
+    }
+
+    /// The answer says nothing of its usage.
+    pub(super) fn tell_unmetered(&self) {
+        if let Some(upstream) = &self.upstream {
+            upstream.tell_unmetered();
+        }
     }
 
     /// Closes it without an answer of an upstream. The surface answers `failure` with the status that is audited here.
@@ -197,7 +193,7 @@ impl Tab {
         if outcome == Outcome::Rejected {
             self.model = None;
         }
-        self.upstream = self.upstream.take().filter(|_| matches!(charge, Charge::Expected));
+        self.upstream = self.upstream.take().filter(|_| !matches!(charge, Charge::Nothing));
         self.close(failure.status().as_u16(), outcome, charge);
     }
 
@@ -231,7 +227,6 @@ impl Tab {
         let ttfb_ms = self.first_byte.map(|at| millis(self.since_received(at)));
         let (usage, estimated) = match charge {
             Charge::Nothing => (None, false),
-            Charge::Expected => (Some(self.expected()), true),
             Charge::Used(usage) => (Some(usage), false),
             Charge::Seen(usage) => (Some(usage), true),
         };

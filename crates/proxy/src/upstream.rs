@@ -23,6 +23,7 @@ use url::Url;
 use wire::catalog::{Catalog, Model, Provider};
 use wire::messages::RequestHead;
 
+use crate::chain;
 use anthropic::Anthropic;
 
 pub use answer::{Answer, AnswerBody};
@@ -245,17 +246,6 @@ impl Upstream {
             Api::Anthropic(_) => model.id_for(&self.name, Provider::Anthropic, None),
         }
     }
-}
-
-/// The client's own text is one word; the reason is further down.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text = format!("{text}: {error}");
-        next = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

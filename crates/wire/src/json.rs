@@ -29,10 +29,7 @@ pub(crate) struct Member {
 
 /// Walks the members of a document that is one object and checks all of it. `visit` gets each key, still escaped and
 /// without quotes. `Ok(false)`: valid, but no object.
-pub(crate) fn members<'a>(
-    doc: &'a [u8],
-    mut visit: impl FnMut(&'a [u8], Member),
-) -> Result<bool, Invalid> {
+pub(crate) fn members<'a>(doc: &'a [u8], mut visit: impl FnMut(&'a [u8], Member)) -> Result<bool, Invalid> {
     let mut scanner = Scanner { doc, at: 0 };
     if scanner.token()? != b'{' {
         scanner.value()?;
@@ -54,15 +51,7 @@ pub(crate) fn members<'a>(
         let after = scanner.token()?;
         let comma_after = (after == b',').then_some(scanner.at);
         scanner.at += 1;
-        visit(
-            &doc[key],
-            Member {
-                start,
-                value,
-                comma_before,
-                comma_after,
-            },
-        );
+        visit(&doc[key], Member { start, value, comma_before, comma_after });
         match after {
             b',' => comma_before = comma_after,
             b'}' => return scanner.end().map(|()| true),
@@ -158,15 +147,9 @@ fn unicode_escape(rest: &[u8]) -> (char, usize) {
         && let Some(second) = unit(6).filter(|second| (0xDC00..0xE000).contains(second))
     {
         let code = 0x1_0000 + ((first - 0xD800) << 10) + (second - 0xDC00);
-        return (
-            char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER),
-            12,
-        );
+        return (char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER), 12);
     }
-    (
-        char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER),
-        6,
-    )
+    (char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER), 6)
 }
 
 struct Scanner<'a> {
@@ -188,11 +171,7 @@ impl Scanner<'_> {
 
     /// Nothing but white space is left.
     fn end(&mut self) -> Result<(), Invalid> {
-        if self.token().is_err() {
-            Ok(())
-        } else {
-            Err(Invalid)
-        }
+        if self.token().is_err() { Ok(()) } else { Err(Invalid) }
     }
 
     /// Skips one value with the white space before it.
@@ -268,10 +247,7 @@ impl Scanner<'_> {
             let rest = &self.doc[self.at..];
             let run = memchr2(b'"', b'\\', rest).ok_or(Invalid)?;
             // A fold without an early exit is vectorised; `any` is not.
-            if rest[..run]
-                .iter()
-                .fold(false, |found, byte| found | (*byte < 0x20))
-            {
+            if rest[..run].iter().fold(false, |found, byte| found | (*byte < 0x20)) {
                 return Err(Invalid);
             }
             self.at += run;
@@ -311,10 +287,7 @@ impl Scanner<'_> {
     }
 
     fn digits(&mut self) -> Result<(), Invalid> {
-        let count = self.doc[self.at..]
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
+        let count = self.doc[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
         self.at += count;
         if count > 0 { Ok(()) } else { Err(Invalid) }
     }

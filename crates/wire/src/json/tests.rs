@@ -106,10 +106,7 @@ fn text_is_decoded_whatever_it_holds() {
 fn a_repeated_key_gives_its_last_value_and_escaped_keys_count() {
     assert_eq!(get(br#"{"a":1,"\u0061":[2]}"#, "a"), Some(&b"[2]"[..]));
     assert_eq!(get(br#"{"a":1"#, "a"), None);
-    assert_eq!(
-        elements(br#" [1, "a" ,{"b":[]}] "#),
-        [&b"1"[..], br#""a""#, br#"{"b":[]}"#]
-    );
+    assert_eq!(elements(br#" [1, "a" ,{"b":[]}] "#), [&b"1"[..], br#""a""#, br#"{"b":[]}"#]);
     assert!(elements(b"{}").is_empty());
 }
 

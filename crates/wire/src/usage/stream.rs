@@ -59,17 +59,28 @@ fn event_type(data: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// Characters of the text in a content delta. Of these there are hundreds in an answer, so only the delta is scanned.
 fn delta_text(data: &[u8]) -> u64 {
-    let Some(delta) = json::get(data, "delta") else {
+    let Some(delta) = usual_delta(data).or_else(|| json::get(data, "delta")) else {
         return 0;
     };
     let mut characters = 0;
-    let found = json::members(delta, |key, member| {
+    let found = json::members_ahead(delta, |key, member| {
         if matches!(key, b"text" | b"thinking" | b"partial_json") {
             characters += json::inner(&delta[member.value]).map_or(0, count_characters);
         }
     });
-    if found == Ok(true) { characters } else { 0 }
+    if found.is_ok() { characters } else { 0 }
+}
+
+/// What follows `"delta":` in an event that is written as the API writes it.
+fn usual_delta(data: &[u8]) -> Option<&[u8]> {
+    let index = data.strip_prefix(br#"{"type":"content_block_delta","index":"#)?;
+    let digits = index
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    index[digits..].strip_prefix(br#","delta":"#)
 }
 
 /// Characters of an escaped string: bytes that start a UTF-8 character, each escape as one.

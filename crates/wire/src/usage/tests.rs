@@ -127,6 +127,12 @@ fn a_stream_cut_anywhere_never_reads_more_than_the_whole() {
 }
 
 #[test]
+fn a_meter_can_move_between_threads() {
+    fn needs_send<T: Send>(_: T) {}
+    needs_send(Meter::new(SSE, Some("br")));
+}
+
+#[test]
 fn what_is_known_grows_with_the_stream() {
     let mut meter = Meter::new(SSE, None);
     let mut seen = Vec::new();
@@ -329,5 +335,33 @@ fn damaged_data_keeps_what_was_heard_and_never_panics() {
             let cut = read_chunks(SSE, Some(encoding), [&encoded[..at]]);
             assert!(matches!(cut.source, Source::None | Source::Start | Source::Final));
         }
+    }
+}
+
+#[test]
+fn a_delta_written_in_another_order_counts_the_same() {
+    for delta in [
+        r#"{"type":"content_block_delta","index":12,"delta":{"type":"text_delta","text":"abc"}}"#,
+        r#"{"type":"content_block_delta","index":0, "delta":{"text":"abc","type":"text_delta"}}"#,
+        r#"{"delta":{"thinking":"abc"},"index":0,"type":"content_block_delta"}"#,
+        r#"{"type":"content_block_delta","index":-1,"delta":{"partial_json":"abc"}}"#,
+    ] {
+        assert_eq!(
+            stream(&format!("data: {delta}\n\n")).text_bytes,
+            3,
+            "{delta}"
+        );
+    }
+    for delta in [
+        r#"{"type":"content_block_delta","index":0,"delta":{"text":"abc"#,
+        r#"{"type":"content_block_delta","index":0,"delta":{"text":3}}"#,
+        r#"{"type":"content_block_delta","index":0,"delta":"text"}"#,
+        r#"{"type":"content_block_delta","index":0}"#,
+    ] {
+        assert_eq!(
+            stream(&format!("data: {delta}\n\n")).text_bytes,
+            0,
+            "{delta}"
+        );
     }
 }

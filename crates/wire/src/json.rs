@@ -29,10 +29,7 @@ pub(crate) struct Member {
 
 /// Walks the members of a document that is one object and checks all of it. `visit` gets each key, still escaped and
 /// without quotes. `Ok(false)`: valid, but no object.
-pub(crate) fn members<'a>(
-    doc: &'a [u8],
-    visit: impl FnMut(&'a [u8], Member),
-) -> Result<bool, Invalid> {
+pub(crate) fn members<'a>(doc: &'a [u8], visit: impl FnMut(&'a [u8], Member)) -> Result<bool, Invalid> {
     let mut scanner = Scanner { doc, at: 0 };
     let object = scanner.token()? == b'{';
     if object {
@@ -44,16 +41,9 @@ pub(crate) fn members<'a>(
 }
 
 /// Walks the members of an object that starts here, whatever follows it.
-pub(crate) fn members_ahead<'a>(
-    doc: &'a [u8],
-    visit: impl FnMut(&'a [u8], Member),
-) -> Result<(), Invalid> {
+pub(crate) fn members_ahead<'a>(doc: &'a [u8], visit: impl FnMut(&'a [u8], Member)) -> Result<(), Invalid> {
     let mut scanner = Scanner { doc, at: 0 };
-    if scanner.token()? == b'{' {
-        scanner.members(visit)
-    } else {
-        Err(Invalid)
-    }
+    if scanner.token()? == b'{' { scanner.members(visit) } else { Err(Invalid) }
 }
 
 /// The value of a key in a document that is one valid object; the last one where the key is repeated.
@@ -143,15 +133,9 @@ fn unicode_escape(rest: &[u8]) -> (char, usize) {
         && let Some(second) = unit(6).filter(|second| (0xDC00..0xE000).contains(second))
     {
         let code = 0x1_0000 + ((first - 0xD800) << 10) + (second - 0xDC00);
-        return (
-            char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER),
-            12,
-        );
+        return (char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER), 12);
     }
-    (
-        char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER),
-        6,
-    )
+    (char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER), 6)
 }
 
 struct Scanner<'a> {
@@ -178,15 +162,7 @@ impl<'a> Scanner<'a> {
             let after = self.token()?;
             let comma_after = (after == b',').then_some(self.at);
             self.at += 1;
-            visit(
-                &self.doc[key],
-                Member {
-                    start,
-                    value,
-                    comma_before,
-                    comma_after,
-                },
-            );
+            visit(&self.doc[key], Member { start, value, comma_before, comma_after });
             match after {
                 b',' => comma_before = comma_after,
                 b'}' => return Ok(()),
@@ -208,11 +184,7 @@ impl<'a> Scanner<'a> {
 
     /// Nothing but white space is left.
     fn end(&mut self) -> Result<(), Invalid> {
-        if self.token().is_err() {
-            Ok(())
-        } else {
-            Err(Invalid)
-        }
+        if self.token().is_err() { Ok(()) } else { Err(Invalid) }
     }
 
     /// Skips one value with the white space before it.
@@ -324,10 +296,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn digits(&mut self) -> Result<(), Invalid> {
-        let count = self.doc[self.at..]
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
+        let count = self.doc[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
         self.at += count;
         if count > 0 { Ok(()) } else { Err(Invalid) }
     }
@@ -355,19 +324,13 @@ fn plain_run(rest: &[u8]) -> Result<usize, Invalid> {
         let stops = stops(u64::from_le_bytes(*word));
         if stops != 0 {
             at += stops.trailing_zeros() as usize / 8;
-            return if rest[at] < 0x20 {
-                Err(Invalid)
-            } else {
-                Ok(at)
-            };
+            return if rest[at] < 0x20 { Err(Invalid) } else { Ok(at) };
         }
         at += 8;
     }
     let run = memchr2(b'"', b'\\', &rest[at..]).ok_or(Invalid)?;
     // A fold without an early exit is vectorised; `any` is not.
-    let control = rest[at..at + run]
-        .iter()
-        .fold(false, |found, byte| found | (*byte < 0x20));
+    let control = rest[at..at + run].iter().fold(false, |found, byte| found | (*byte < 0x20));
     if control { Err(Invalid) } else { Ok(at + run) }
 }
 

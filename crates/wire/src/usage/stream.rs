@@ -76,10 +76,7 @@ fn delta_text(data: &[u8]) -> u64 {
 /// What follows `"delta":` in an event that is written as the API writes it.
 fn usual_delta(data: &[u8]) -> Option<&[u8]> {
     let index = data.strip_prefix(br#"{"type":"content_block_delta","index":"#)?;
-    let digits = index
-        .iter()
-        .take_while(|byte| byte.is_ascii_digit())
-        .count();
+    let digits = index.iter().take_while(|byte| byte.is_ascii_digit()).count();
     index[digits..].strip_prefix(br#","delta":"#)
 }
 

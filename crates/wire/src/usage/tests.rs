@@ -346,11 +346,7 @@ fn a_delta_written_in_another_order_counts_the_same() {
         r#"{"delta":{"thinking":"abc"},"index":0,"type":"content_block_delta"}"#,
         r#"{"type":"content_block_delta","index":-1,"delta":{"partial_json":"abc"}}"#,
     ] {
-        assert_eq!(
-            stream(&format!("data: {delta}\n\n")).text_bytes,
-            3,
-            "{delta}"
-        );
+        assert_eq!(stream(&format!("data: {delta}\n\n")).text_bytes, 3, "{delta}");
     }
     for delta in [
         r#"{"type":"content_block_delta","index":0,"delta":{"text":"abc"#,
@@ -358,10 +354,6 @@ fn a_delta_written_in_another_order_counts_the_same() {
         r#"{"type":"content_block_delta","index":0,"delta":"text"}"#,
         r#"{"type":"content_block_delta","index":0}"#,
     ] {
-        assert_eq!(
-            stream(&format!("data: {delta}\n\n")).text_bytes,
-            0,
-            "{delta}"
-        );
+        assert_eq!(stream(&format!("data: {delta}\n\n")).text_bytes, 0, "{delta}");
     }
 }

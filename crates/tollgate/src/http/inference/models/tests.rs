@@ -46,7 +46,7 @@ async fn without_a_list_the_whole_catalogue_is_shown() {
 async fn the_list_follows_the_callers_policy_and_ignores_a_limit() {
     let cli = json!({"availableModels": ["claude-haiku-4-5"]});
     let (_, _, body) = ask(&cli, Vec::new(), "/v1/models?limit=0").await;
-    insta::assert_snapshot!(body, @"");
+    insta::assert_snapshot!(body);
 }
 
 #[tokio::test]
@@ -65,7 +65,8 @@ async fn the_operators_own_models_come_first_with_label_and_description() {
     };
     let (_, _, body) = ask(&json!({}), vec![custom], "/v1/models").await;
     let page: Value = serde_json::from_str(&body).unwrap();
-    insta::assert_snapshot!(page["data"][0], @"");
+    let own = json!({"type": "model", "id": "house-model", "display_name": "House model", "description": "Ours"});
+    assert_eq!(page["data"][0], own);
     assert_eq!(page["data"][1]["id"], "claude-opus-4-6");
 }
 

@@ -1,9 +1,17 @@
 //! The model catalogue: which models exist, what each provider calls them, and what they cost.
 //!
-//! Data, not rules: one reviewed file, one loader, used by policy, spend and upstreams.
+//! Data, not rules: one reviewed file (`catalog/catalog.json`), one loader, used by policy, spend and upstreams.
 
+mod allowlist;
+mod builtin;
+
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+
+pub use allowlist::Allowlist;
+pub use builtin::nano_dollars;
+use builtin::{BUILTIN, Builtin};
 
 /// A kind of vendor API, as written in `upstreams[].provider`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,10 +76,79 @@ pub struct Model {
     pub max_input_tokens: Option<u64>,
     /// Whether `/v1/models` lists it.
     pub listed: bool,
-    /// List price; a custom id takes the price of the built-in it maps to, else the unknown tier.
+    /// List price of the built-in it is filed under, else of the first built-in it maps to, else the unknown tier. What one
+    /// upstream costs is [`Model::price_on`].
     pub price: Price,
     /// `models[].upstream_model`: upstream name to the id sent there.
     pub upstream_model: HashMap<String, String>,
+    builtin: Option<&'static Builtin>,
+}
+
+impl Model {
+    /// The id sent to that upstream; `None` when the upstream cannot serve the model. `region` steers the Bedrock prefix.
+    ///
+    /// A Mantle upstream serves only what its own `models` list names; that is the caller's to check.
+    #[must_use]
+    pub fn id_for(
+        &self,
+        upstream_name: &str,
+        provider: Provider,
+        region: Option<&str>,
+    ) -> Option<Cow<'_, str>> {
+        if let Some(id) = self.upstream_model.get(upstream_name) {
+            return Some(Cow::Borrowed(id));
+        }
+        self.builtin?.id_on(provider, region).map(Cow::Borrowed)
+    }
+
+    /// List price on that upstream: of the built-in this id is filed under, else of the built-in that the mapped id names.
+    /// `None` means the unknown tier ([`Catalog::unknown_price`]) and deserves a warning.
+    #[must_use]
+    pub fn price_on(&self, upstream_name: &str) -> Option<&Price> {
+        match self.builtin {
+            Some(builtin) => Some(&builtin.price),
+            None => BUILTIN.price_of(self.upstream_model.get(upstream_name)?),
+        }
+    }
+
+    fn from_builtin(builtin: &'static Builtin) -> Self {
+        Self {
+            id: builtin.first_party.clone(),
+            canonical: Some(builtin.canonical.clone()),
+            family: Some(builtin.family.clone()),
+            display_name: builtin.first_party.clone(),
+            description: None,
+            max_input_tokens: builtin.max_input_tokens,
+            listed: builtin.listed,
+            price: builtin.price.clone(),
+            upstream_model: HashMap::new(),
+            builtin: Some(builtin),
+        }
+    }
+
+    fn from_custom(custom: CustomModel) -> Self {
+        let builtin = BUILTIN.by_spelling(&custom.id);
+        let price = match builtin {
+            Some(builtin) => Some(&builtin.price),
+            None => {
+                let mut mapped: Vec<_> = custom.upstream_model.iter().collect();
+                mapped.sort_unstable();
+                mapped.into_iter().find_map(|(_, id)| BUILTIN.price_of(id))
+            }
+        };
+        Self {
+            canonical: builtin.map(|builtin| builtin.canonical.clone()),
+            family: builtin.map(|builtin| builtin.family.clone()),
+            display_name: custom.label.unwrap_or_else(|| custom.id.clone()),
+            description: custom.description,
+            max_input_tokens: builtin.and_then(|builtin| builtin.max_input_tokens),
+            listed: true,
+            price: price.unwrap_or(&BUILTIN.unknown).clone(),
+            upstream_model: custom.upstream_model,
+            id: custom.id,
+            builtin,
+        }
+    }
 }
 
 /// A `models:` entry of the configuration.
@@ -87,8 +164,144 @@ pub struct CustomModel {
     pub upstream_model: HashMap<String, String>,
 }
 
+/// Why a `models:` list cannot become a catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CatalogError {
+    /// An entry without an id.
+    #[error("a model needs an id")]
+    BlankId,
+    /// Two entries whose ids differ at most in letter case.
+    #[error("model {id} is defined twice; keep one entry and name all its upstreams there")]
+    DuplicateId {
+        /// The id as written in the later entry.
+        id: String,
+    },
+    /// An entry that maps to no upstream.
+    #[error("model {id} maps to no upstream; name at least one in upstream_model")]
+    NoUpstream {
+        /// The id of the entry.
+        id: String,
+    },
+}
+
 /// Every model a request may name under one configuration.
 #[derive(Debug)]
 pub struct Catalog {
-    _models: Vec<Arc<Model>>,
+    models: Vec<Arc<Model>>,
+    /// Every accepted spelling in lower case, to its place in `models`.
+    spellings: HashMap<String, usize>,
 }
+
+impl Catalog {
+    /// Builds the catalogue from the `models:` entries and, where wanted, the built-in list.
+    ///
+    /// An entry whose id is a spelling of a built-in stands for that built-in: it takes its place in the list and, with the
+    /// built-in list on, also answers to its other spellings, so that no spelling slips past the operator's mapping.
+    ///
+    /// # Errors
+    /// The first entry that cannot stand.
+    pub fn new(custom: Vec<CustomModel>, auto_include_builtin: bool) -> Result<Self, CatalogError> {
+        let mut catalog = Self {
+            models: Vec::new(),
+            spellings: HashMap::new(),
+        };
+        for entry in custom {
+            catalog.add_custom(entry)?;
+        }
+        if auto_include_builtin {
+            catalog.add_builtin();
+        }
+        Ok(catalog)
+    }
+
+    /// The model a client means by that string, in any accepted spelling and letter case.
+    #[must_use]
+    pub fn resolve(&self, requested: &str) -> Option<&Arc<Model>> {
+        self.models.get(*self.spellings.get(&*lower(requested))?)
+    }
+
+    /// What `/v1/models` lists, in its order: the entries of the configuration, then the built-in list.
+    pub fn listed(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.models.iter().filter(|model| model.listed)
+    }
+
+    /// The price of an id that no list names.
+    #[must_use]
+    pub fn unknown_price() -> Price {
+        BUILTIN.unknown.clone()
+    }
+
+    /// List price of the built-in that some provider calls by that id.
+    #[must_use]
+    pub fn price_of_upstream_id(&self, id: &str) -> Option<&Price> {
+        BUILTIN.price_of(id)
+    }
+
+    /// Nano-dollars per `server_tool_use.web_search_requests`.
+    #[must_use]
+    pub fn web_search_price() -> i64 {
+        BUILTIN.web_search
+    }
+
+    /// The ids that the stock client asks for when its user chose no model: opus, sonnet, haiku.
+    #[must_use]
+    pub fn default_models() -> &'static [String] {
+        &BUILTIN.defaults
+    }
+
+    fn add_custom(&mut self, entry: CustomModel) -> Result<(), CatalogError> {
+        if entry.id.trim().is_empty() {
+            return Err(CatalogError::BlankId);
+        }
+        if entry.upstream_model.is_empty() {
+            return Err(CatalogError::NoUpstream { id: entry.id });
+        }
+        let spelling = lower(&entry.id).into_owned();
+        if self.spellings.insert(spelling, self.models.len()).is_some() {
+            return Err(CatalogError::DuplicateId { id: entry.id });
+        }
+        self.models.push(Arc::new(Model::from_custom(entry)));
+        Ok(())
+    }
+
+    fn add_builtin(&mut self) {
+        let mut replaced: HashMap<&str, usize> = HashMap::new();
+        for (place, model) in self.models.iter().enumerate() {
+            if let Some(builtin) = model.builtin {
+                replaced.entry(&builtin.canonical).or_insert(place);
+            }
+        }
+        let mut added = Vec::new();
+        for builtin in &BUILTIN.models {
+            let place = replaced
+                .get(builtin.canonical.as_str())
+                .copied()
+                .unwrap_or_else(|| {
+                    added.push(Arc::new(Model::from_builtin(builtin)));
+                    self.models.len() + added.len() - 1
+                });
+            for spelling in builtin.spellings() {
+                self.spellings.entry(spelling.to_owned()).or_insert(place);
+            }
+        }
+        self.models.extend(added);
+    }
+}
+
+/// Whether that is a family alias of `availableModels` (`opus`, `sonnet`, ...), in any letter case.
+#[must_use]
+pub fn is_known_family(alias: &str) -> bool {
+    BUILTIN.families().contains(&*lower(alias))
+}
+
+/// ASCII lower case, borrowed where nothing changes. Ids are ASCII; other letters must match as they are.
+fn lower(text: &str) -> Cow<'_, str> {
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(text.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

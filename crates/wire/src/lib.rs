@@ -5,8 +5,10 @@
 
 pub mod catalog;
 pub mod error;
+mod json;
 pub mod messages;
 pub mod oauth;
+pub mod oidc;
 pub mod settings;
 pub mod sse;
 pub mod usage;

@@ -1,0 +1,256 @@
+//! The clients that everything outbound uses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, response};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Body;
+use hyper_util::client::legacy::{Client, Error as ClientError};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::proxy::Proxies;
+use super::{Config, ConnectError, Connector, GuardedTlsConnector, connect_error};
+
+/// Shorter than the idle timeouts of common load balancers, so that a pooled connection is not found dead.
+const POOL_IDLE: Duration = Duration::from_secs(50);
+
+/// A pooled HTTP/1.1 client over guarded connections.
+pub type UpstreamClient<B> = Client<GuardedTlsConnector, B>;
+
+/// The way out; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Egress {
+    to_upstreams: GuardedTlsConnector,
+    direct: UpstreamClient<Full<Bytes>>,
+}
+
+/// An answer could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No connection was made.
+    #[error("{0}")]
+    Connect(String),
+    /// The whole answer did not arrive within the budget.
+    #[error("outgoing request timed out after {}ms", .0.as_millis())]
+    TimedOut(Duration),
+    /// The answer's body is longer than allowed.
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The connection broke, or what came was not HTTP.
+    #[error("the connection broke: {0}")]
+    Interrupted(String),
+}
+
+impl Egress {
+    /// Reads the trusted roots (`SSL_CERT_FILE`, `SSL_CERT_DIR`, or the system's) and the proxy rules.
+    ///
+    /// # Errors
+    /// A sentence, when a proxy URL cannot be used.
+    pub fn new(config: &Config) -> Result<Self, String> {
+        let proxies = config.proxy.as_ref().map(Proxies::new).transpose()?.map(Arc::new);
+        let tls = Arc::new(tls_config().map_err(|error| format!("TLS cannot be set up: {error}"))?);
+        let connector = |proxies| {
+            let tcp = Connector::new(config.allow_loopback, proxies, Arc::clone(&tls));
+            GuardedTlsConnector::new(tcp, Arc::clone(&tls))
+        };
+        Ok(Self { direct: pooled(connector(None)), to_upstreams: connector(proxies) })
+    }
+
+    /// A client for upstreams with a pool of its own, through the forward proxy where the environment says so. It follows
+    /// no redirects and never sends a request twice.
+    #[must_use]
+    pub fn client<B>(&self) -> UpstreamClient<B>
+    where
+        B: Body + Send,
+        B::Data: Send,
+    {
+        pooled(self.to_upstreams.clone())
+    }
+
+    /// One direct request whose whole answer is wanted: of any status, redirects not followed, at most `max_body` bytes,
+    /// within `budget`.
+    ///
+    /// # Errors
+    /// When no whole answer came.
+    pub async fn fetch(
+        &self,
+        request: Request<Full<Bytes>>,
+        budget: Duration,
+        max_body: usize,
+    ) -> Result<(response::Parts, Bytes), FetchError> {
+        let exchange = async {
+            let (parts, body) = self.direct.request(request).await.map_err(|error| of_client(&error))?.into_parts();
+            match Limited::new(body, max_body).collect().await {
+                Ok(body) => Ok((parts, body.to_bytes())),
+                Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLarge(max_body)),
+                Err(error) => Err(FetchError::Interrupted(error.to_string())),
+            }
+        };
+        tokio::time::timeout(budget, exchange).await.unwrap_or(Err(FetchError::TimedOut(budget)))
+    }
+}
+
+fn of_client(error: &ClientError) -> FetchError {
+    match connect_error(error) {
+        Some(ConnectError::TimedOut { host }) => FetchError::Connect(format!("no connection to {host} in time")),
+        Some(error) => FetchError::Connect(error.to_string()),
+        None => FetchError::Interrupted(chain(error)),
+    }
+}
+
+/// The client's own text is one word; the reason is further down.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text = format!("{text}: {error}");
+        next = error.source();
+    }
+    text
+}
+
+fn pooled<B>(connector: GuardedTlsConnector) -> UpstreamClient<B>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(POOL_IDLE)
+        .set_host(true)
+        // A POST must never be sent twice without anybody deciding it.
+        .retry_canceled_requests(false)
+        .build(connector)
+}
+
+/// HTTP/1.1 only: the pool opens one HTTP/2 connection per host and would queue long streams behind its stream limit.
+fn tls_config() -> Result<ClientConfig, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "a trusted root certificate could not be read");
+    }
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        tracing::warn!("no trusted root certificates were found; TLS connections will fail (set SSL_CERT_FILE)");
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let mut tls = builder.with_root_certificates(roots).with_no_client_auth();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(tls)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::connect::ProxyConfig;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn egress(allow_loopback: bool) -> Egress {
+        Egress::new(&Config { allow_loopback, proxy: None }).unwrap()
+    }
+
+    fn get(url: &str) -> Request<Full<Bytes>> {
+        Request::get(url).body(Full::default()).unwrap()
+    }
+
+    /// Answers every connection with `answer` and gives back what the first one sent.
+    async fn scripted(answers: &'static [&'static str]) -> (u16, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut heard = String::new();
+            for answer in answers {
+                let mut buffer = [0; 4096];
+                let count = stream.read(&mut buffer).await.unwrap();
+                heard.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            heard
+        });
+        (port, server)
+    }
+
+    #[tokio::test]
+    async fn a_literal_and_a_name_that_lead_to_this_machine_are_refused() {
+        for host in ["127.0.0.1", "localhost", "2130706433", "[::1]"] {
+            let error = egress(false).fetch(get(&format!("http://{host}:9/")), SECOND, 100).await.unwrap_err();
+            assert!(error.to_string().contains("ECONNREFUSED_SSRF: blocked (loopback"), "{host}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_an_answer_and_is_not_followed() {
+        let (port, _server) =
+            scripted(&["HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 2\r\n\r\nno"]).await;
+        let (parts, body) = egress(true).fetch(get(&format!("http://localhost:{port}/")), SECOND, 100).await.unwrap();
+        assert_eq!((parts.status.as_u16(), &body[..]), (302, &b"no"[..]));
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_refused() {
+        let (port, _server) = scripted(&["HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\nabcdefghijkl"]).await;
+        let error = egress(true).fetch(get(&format!("http://127.0.0.1:{port}/")), SECOND, 11).await.unwrap_err();
+        assert!(matches!(error, FetchError::TooLarge(11)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_never_answers_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let error = egress(true).fetch(get(&url), Duration::from_millis(20), 100).await.unwrap_err();
+        assert_eq!(error.to_string(), "outgoing request timed out after 20ms");
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_told_from_other_troubles() {
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let client = egress(true).client::<Full<Bytes>>();
+        let error = client.request(get(&format!("http://127.0.0.1:{port}/"))).await.unwrap_err();
+        assert!(matches!(connect_error(&error), Some(ConnectError::Refused { .. })), "{error:?}");
+        let (port, _server) = scripted(&["not TLS at all"]).await;
+        let error = client.request(get(&format!("https://127.0.0.1:{port}/"))).await.unwrap_err();
+        assert!(matches!(connect_error(&error), Some(ConnectError::Tls { .. })), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn upstream_connections_ask_the_proxy_for_the_address_that_was_checked() {
+        let (port, server) = scripted(&[
+            "HTTP/1.1 200 Connection established\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok",
+        ])
+        .await;
+        let proxy = ProxyConfig {
+            http: Some(format!("http://user:secret@127.0.0.1:{port}").into()),
+            no_proxy: Some("other.example".to_owned()),
+            ..ProxyConfig::default()
+        };
+        let egress = Egress::new(&Config { allow_loopback: false, proxy: Some(proxy) }).unwrap();
+        let client = egress.client::<Full<Bytes>>();
+        let answer = client.request(get("http://192.0.2.7:8080/path")).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let heard = server.await.unwrap();
+        assert!(heard.starts_with("CONNECT 192.0.2.7:8080 HTTP/1.1\r\n"), "{heard}");
+        assert!(heard.contains("Proxy-Authorization: Basic dXNlcjpzZWNyZXQ=\r\n"), "{heard}");
+        assert!(heard.contains("GET /path HTTP/1.1\r\nhost: 192.0.2.7:8080\r\n"), "{heard}");
+        let blocked = client.request(get("http://127.0.0.1:9/")).await.unwrap_err();
+        assert!(matches!(connect_error(&blocked), Some(ConnectError::Blocked(_))), "{blocked:?}");
+    }
+
+    #[test]
+    fn a_proxy_of_another_scheme_is_refused_by_name() {
+        let proxy = ProxyConfig { https: Some("socks5://proxy:1080".into()), ..ProxyConfig::default() };
+        let refusal = Egress::new(&Config { allow_loopback: false, proxy: Some(proxy) }).unwrap_err();
+        assert_eq!(refusal, "HTTPS_PROXY must be an http:// or https:// URL");
+    }
+}

@@ -1,0 +1,3 @@
+//! Inference: what API clients call (surface: the Messages API).
+
+pub mod models;

@@ -4,3 +4,4 @@ pub mod caller;
 pub mod inference;
 pub mod layers;
 pub mod managed;
+pub mod otlp;

@@ -121,34 +121,34 @@ mod tests {
     #[tokio::test]
     async fn a_blocked_caller_hears_period_spend_cap_reset_and_the_operator() {
         let over = blocked(Refusal::Over(Box::new(standing(102, 100))), Some(7_200_001));
-        insta::assert_snapshot!(told(over, Some("ask at https://go/limits")).await, @"");
+        insta::assert_snapshot!(told(over, Some("ask at https://go/limits")).await, @r#"429 ["retry-after: 7201", "x-should-retry: false"] {"type":"error","request_id":"r-1","error":{"type":"billing_error","message":"spend limit reached · resets Nov 23 · $1.02 spent of the daily cap of $1 · ask at https://go/limits"}}"#);
     }
 
     #[tokio::test]
     async fn a_cap_of_nothing_never_resets() {
         let over = blocked(Refusal::Over(Box::new(standing(0, 0))), Some(1000));
-        insta::assert_snapshot!(told(over, None).await, @"");
+        insta::assert_snapshot!(told(over, None).await, @r#"429 ["retry-after: 1", "x-should-retry: false"] {"type":"error","request_id":"r-1","error":{"type":"billing_error","message":"spend limit reached · $0 spent of the daily cap of $0"}}"#);
     }
 
     #[tokio::test]
     async fn a_request_beside_others_in_flight_is_asked_to_come_back_soon() {
         let wait = Duration::from_millis(1);
         let busy = blocked(Refusal::InFlight { retry_after: wait }, Some(1));
-        insta::assert_snapshot!(told(busy, Some("ask at https://go/limits")).await, @"");
+        insta::assert_snapshot!(told(busy, Some("ask at https://go/limits")).await, @r#"429 ["retry-after: 1"] {"type":"error","request_id":"r-1","error":{"type":"rate_limit_error","message":"your other requests in flight use up what is left of your spend limit; try again shortly"}}"#);
     }
 
     #[tokio::test]
     async fn a_ledger_that_cannot_be_read_is_not_called_a_reached_limit() {
         let failure = blocked(Refusal::Unavailable, None);
-        insta::assert_snapshot!(told(failure, Some("ask at https://go/limits")).await, @"");
+        insta::assert_snapshot!(told(failure, Some("ask at https://go/limits")).await, @r#"429 ["x-should-retry: false"] {"type":"error","request_id":"r-1","error":{"type":"billing_error","message":"spend limit unavailable · ask at https://go/limits"}}"#);
     }
 
     #[tokio::test]
     async fn other_failures_keep_the_texts_of_the_contract() {
-        insta::assert_snapshot!(told(Failure::Body(BodyError::InvalidJson), None).await, @"");
-        insta::assert_snapshot!(told(Failure::TooLarge, None).await, @"");
-        insta::assert_snapshot!(told(Failure::Exhausted { configured: 3 }, None).await, @"");
+        insta::assert_snapshot!(told(Failure::Body(BodyError::InvalidJson), None).await, @r#"400 [] {"type":"error","request_id":"r-1","error":{"type":"invalid_request_error","message":"invalid JSON"}}"#);
+        insta::assert_snapshot!(told(Failure::TooLarge, None).await, @r#"413 [] {"type":"error","request_id":"r-1","error":{"type":"request_too_large","message":"payload too large"}}"#);
+        insta::assert_snapshot!(told(Failure::Exhausted { configured: 3 }, None).await, @r#"502 [] {"type":"error","request_id":"r-1","error":{"type":"api_error","message":"all upstreams failed (3 attempted)"}}"#);
         let overloaded = Failure::Overloaded { retry_after: Some(HeaderValue::from_static("9")) };
-        insta::assert_snapshot!(told(overloaded, None).await, @"");
+        insta::assert_snapshot!(told(overloaded, None).await, @r#"529 ["retry-after: 9"] {"type":"error","request_id":"r-1","error":{"type":"overloaded_error","message":"every upstream is overloaded or failed"}}"#);
     }
 }

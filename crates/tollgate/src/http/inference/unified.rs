@@ -105,12 +105,27 @@ pub(super) mod tests {
 
     #[test]
     fn a_caller_below_its_cap_learns_how_full_it_is() {
-        insta::assert_snapshot!(text(allowed(&standing(74, 100))), @"");
+        insta::assert_snapshot!(text(allowed(&standing(74, 100))), @r"
+        status: allowed
+        reset: 1795392000
+        representative-claim: overage
+        overage-status: allowed
+        overage-reset: 1795392000
+        overage-utilization: 0.74
+        ");
     }
 
     #[test]
     fn a_caller_close_to_its_cap_is_warned() {
-        insta::assert_snapshot!(text(allowed(&standing(96, 100))), @"");
+        insta::assert_snapshot!(text(allowed(&standing(96, 100))), @r"
+        status: allowed_warning
+        reset: 1795392000
+        representative-claim: overage
+        overage-status: allowed_warning
+        overage-reset: 1795392000
+        overage-utilization: 0.96
+        overage-surpassed-threshold: 0.95
+        ");
     }
 
     #[test]
@@ -128,6 +143,14 @@ pub(super) mod tests {
 
     #[test]
     fn a_blocked_caller_learns_which_period_stops_it() {
-        insta::assert_snapshot!(text(over(&standing(102, 100))), @"");
+        insta::assert_snapshot!(text(over(&standing(102, 100))), @r"
+        status: rejected
+        reset: 1795392000
+        overage-reset: 1795392000
+        overage-utilization: 1.01
+        overage-surpassed-threshold: 1
+        overage-period: daily
+        overage-disabled-reason: org_spend_cap_reached
+        ");
     }
 }

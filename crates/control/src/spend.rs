@@ -8,6 +8,7 @@ pub mod ledger;
 pub mod money;
 pub mod period;
 pub mod price;
+pub mod report;
 mod table;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ pub use ledger::{Admission, Ledger, Refusal, Reservation, Settlement, Standing};
 pub use money::Money;
 pub use period::Period;
 pub use price::{Prices, Pricing};
+pub use report::Report;
 
 /// `admin:` and `enforcement:` as far as they concern money.
 #[derive(Debug, Clone)]

@@ -6,8 +6,8 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 url=$1 state=$2
-# A terminal server of our own: the developer's sessions are not touched.
-terminal() { tmux -S "$state/terminal" -f /dev/null "$@"; }
+# A terminal server and shell of our own: the developer's sessions and settings have no part in this.
+terminal() { SHELL=/bin/bash tmux -S "$state/terminal" -f /dev/null "$@"; }
 screen() { terminal capture-pane -t client -p 2>/dev/null || true; }
 shows() { screen | grep -qE "$1"; }
 press() { terminal send-keys -t client "$@"; }

@@ -13,3 +13,5 @@
 mod support;
 
 mod fixtures;
+
+mod architecture;

@@ -212,9 +212,9 @@ fn a_splice_shares_the_body_and_keeps_the_order() {
     let parts = splice(&body, &mut [edit(7..9, ""), edit(2..4, "ab")]);
     assert_eq!(parts, ["01", "ab", "456", "9"]);
     assert_eq!(parts[0].as_ptr(), body.as_ptr());
-    assert_eq!(splice(&body, &mut []), [body.clone()]);
+    assert_eq!(splice(&body, &mut []), ["0123456789"]);
     assert_eq!(splice(&body, &mut [edit(8..99, "z")]), ["01234567", "z"]);
-    assert_eq!(splice(&body, &mut [edit(0..10, "")]), [Bytes::new(); 0]);
+    assert!(splice(&body, &mut [edit(0..10, "")]).is_empty());
 }
 
 fn field() -> impl Strategy<Value = (String, Value)> {

@@ -84,7 +84,8 @@ struct Outlet {
 }
 
 impl Signal {
-    const ALL: [Self; 3] = [Self::Metrics, Self::Logs, Self::Traces];
+    /// All signals.
+    pub const ALL: [Self; 3] = [Self::Metrics, Self::Logs, Self::Traces];
 
     /// Its path, ours and the destination's.
     #[must_use]

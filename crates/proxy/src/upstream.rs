@@ -182,8 +182,8 @@ impl Upstreams {
         })?;
         let mut answer = Failure::judge(Answer::arriving(response))?;
         if answer.status() == StatusCode::BAD_REQUEST {
-            let body = answer.peek().await.map_err(|error| Failure::Interrupted(chain(&error)))?;
-            if body.is_some_and(|body| failure::is_usage_limit(&body)) {
+            let message = answer.error_message().await.map_err(|error| Failure::Interrupted(chain(&error)))?;
+            if message.is_some_and(|message| failure::is_usage_limit(&message)) {
                 return Err(Failure::Status(Box::new(answer)));
             }
         }

@@ -7,3 +7,4 @@ pub mod health;
 pub mod inference;
 pub mod layers;
 pub mod managed;
+pub mod otlp;

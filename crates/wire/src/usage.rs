@@ -81,6 +81,8 @@ pub struct Reading {
     pub model: Option<String>,
     /// The type of an error event or error body.
     pub error_type: Option<String>,
+    /// The message of an error event or error body.
+    pub error_message: Option<String>,
     /// A count was negative or absurd and was replaced by the nearest possible one.
     pub clamped: bool,
 }

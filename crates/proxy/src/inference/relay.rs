@@ -8,7 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use wire::error::{Envelope, ErrorType};
-use wire::usage::{Meter, Reading, Source, Usage};
+use wire::usage::{Meter, Source};
 
 use super::attempt::Answered;
 use super::settle::{Charge, Outcome, Tab};
@@ -195,7 +195,7 @@ impl Listener {
         let (source, text_bytes) = self.told;
         if seen.source != source || seen.text_bytes >= text_bytes + GROW_EVERY {
             self.told = (seen.source, seen.text_bytes);
-            tab.grow(&used(seen));
+            tab.grow(&seen.billable());
         }
     }
 
@@ -216,7 +216,7 @@ impl Listener {
         }
         let charge = match reading.source {
             Source::Final => Charge::Used(reading.usage),
-            Source::Start => Charge::Seen(used(&reading)),
+            Source::Start => Charge::Seen(reading.billable()),
             // An error instead of an answer, as an error status would be.
             Source::None if reading.error_type.is_some() && reading.text_bytes == 0 => Charge::Nothing,
             Source::None => Charge::Seen(tab.expected().estimate_output(reading.text_bytes)),
@@ -225,14 +225,6 @@ impl Listener {
             tab.tell_unmetered();
         }
         (outcome, charge)
-    }
-}
-
-/// The usage so far; of an answer that has not told its output, as its text suggests.
-fn used(reading: &Reading) -> Usage {
-    match reading.source {
-        Source::Final => reading.usage,
-        Source::Start | Source::None => reading.usage.estimate_output(reading.text_bytes),
     }
 }
 

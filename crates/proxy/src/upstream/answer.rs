@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use wire::usage::Meter;
 
 /// Errors longer than this are relayed unread.
 const MAX_PEEK: usize = 64 * 1024;
@@ -84,24 +85,25 @@ impl Answer {
         self.body
     }
 
-    /// The whole body, where it is short; it is still relayed afterwards.
+    /// The message of a short error body; the body is still relayed afterwards.
     ///
     /// # Errors
-    /// When the connection breaks before it is whole.
-    pub async fn peek(&mut self) -> Result<Option<Bytes>, hyper::Error> {
-        let Some(rest) = &mut self.body.rest else { return Ok(Some(self.body.peeked.clone())) };
+    /// When the connection breaks before the body is whole.
+    pub async fn error_message(&mut self) -> Result<Option<String>, hyper::Error> {
+        let mut meter = Meter::new(self.content_type(), self.content_encoding());
+        let Some(mut rest) = self.body.rest.take() else { return Ok(None) };
         let mut read = BytesMut::new();
-        while read.len() <= MAX_PEEK {
-            match rest.frame().await {
-                Some(frame) => read.extend_from_slice(&frame?.into_data().unwrap_or_default()),
-                None => {
-                    self.body = AnswerBody { peeked: read.freeze(), rest: None };
-                    return Ok(Some(self.body.peeked.clone()));
-                }
+        while let Some(frame) = rest.frame().await {
+            let data = frame?.into_data().unwrap_or_default();
+            read.extend_from_slice(&data);
+            meter.feed(&data);
+            if read.len() > MAX_PEEK {
+                self.body = AnswerBody { peeked: read.freeze(), rest: Some(rest) };
+                return Ok(None);
             }
         }
         self.body.peeked = read.freeze();
-        Ok(None)
+        Ok(meter.finish().error_message)
     }
 }
 

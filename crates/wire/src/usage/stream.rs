@@ -30,9 +30,16 @@ impl Reading {
             }
             Some(b"message_delta") => self.hear_usage(data, Source::Final),
             Some(b"message_stop") => self.complete = true,
-            Some(b"error") => self.error_type = error_type(data),
+            Some(b"error") => self.hear_error(data),
             _ => {}
         }
+    }
+
+    /// Takes the `error` of an error event or body.
+    pub(super) fn hear_error(&mut self, data: &[u8]) {
+        let error = json::get(data, "error").unwrap_or_default();
+        self.error_type = json::get(error, "type").and_then(json::text);
+        self.error_message = json::get(error, "message").and_then(json::text);
     }
 
     /// Takes the `usage` of a message; `source` applies when it holds any count.
@@ -44,11 +51,6 @@ impl Reading {
         self.clamped |= counts.clamped;
         counts.lay_over(&mut self.usage);
     }
-}
-
-/// `error.type` of an error event or body.
-pub(super) fn error_type(data: &[u8]) -> Option<String> {
-    json::text(json::get(json::get(data, "error")?, "type")?)
 }
 
 /// The `type` of an event: nearly always its first member.

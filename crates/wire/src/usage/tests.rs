@@ -99,6 +99,7 @@ fn an_error_event_leaves_the_start_and_the_text_to_estimate_from() {
         source: Source::Start,
         complete: false,
         error_type: Some("overloaded_error".to_owned()),
+        error_message: Some("Overloaded".to_owned()),
         ..sonnet(tokens(1200, 1), 11)
     };
     assert_eq!(reading, expected);

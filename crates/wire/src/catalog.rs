@@ -304,5 +304,4 @@ fn lower(text: &str) -> Cow<'_, str> {
 }
 
 #[cfg(test)]
-#[path = "catalog/tests.rs"]
 mod tests;

@@ -131,9 +131,7 @@ impl Config {
 /// Every problem at once, when the file cannot be read, is not YAML, or says something that cannot be done.
 pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, Problems> {
     let refuse = |problems| Problems { file: path.to_owned(), problems };
-    let bytes = read_file(path).map_err(|message| {
-        refuse(vec![Remark { path: String::new(), line: None, message }])
-    })?;
+    let bytes = read_file(path).map_err(|message| refuse(vec![Remark { path: String::new(), line: None, message }]))?;
     let folder = path.parent().unwrap_or_else(|| Path::new(""));
     let (config, warnings) = parse(&bytes, folder, environment).map_err(refuse)?;
     Ok(Loaded { config, warnings, digest: digest(&bytes), path: path.to_owned() })
@@ -143,11 +141,7 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, Problems> 
 ///
 /// # Errors
 /// Every problem at once; never none.
-pub fn parse(
-    bytes: &[u8],
-    folder: &Path,
-    environment: &Environment,
-) -> Result<(Config, Vec<Warning>), Vec<Problem>> {
+pub fn parse(bytes: &[u8], folder: &Path, environment: &Environment) -> Result<(Config, Vec<Warning>), Vec<Problem>> {
     let report = Report::default();
     let config = read(bytes, folder, environment, &report);
     let clean = report.is_clean();

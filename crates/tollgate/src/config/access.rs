@@ -74,10 +74,7 @@ pub(super) const RATE_LIMITS: Section = Section {
         key("device_authorization", "mapping", "30 in 600 s", "Sign-ins started."),
         key("device_verify", "mapping", "10 in 600 s", "Codes submitted."),
     ],
-    later: &[
-        later("refresh", "refreshes of one session"),
-        later("admin_auth", "failed admin keys from one address"),
-    ],
+    later: &[later("refresh", "refreshes of one session"), later("admin_auth", "failed admin keys from one address")],
 };
 
 pub(super) const RATE_LIMIT: Section = Section {
@@ -117,10 +114,7 @@ pub(super) fn read_limits(field: &Field<'_>) -> Option<Limits> {
 impl Default for RateLimits {
     fn default() -> Self {
         let window = Duration::from_secs(600);
-        Self {
-            device_authorization: RateLimit { max: 30, window },
-            device_verify: RateLimit { max: 10, window },
-        }
+        Self { device_authorization: RateLimit { max: 30, window }, device_verify: RateLimit { max: 10, window } }
     }
 }
 

@@ -32,7 +32,12 @@ pub(super) const SECTION: Section = Section {
     keys: &[
         key("write_keys", "list", "[]", "Keys that may read and write, sent as `x-api-key`."),
         key("read_keys", "list", "[]", "Keys that may read."),
-        key("admin_groups", "list of group names", "[]", "Members of one of these may read and write with their bearer."),
+        key(
+            "admin_groups",
+            "list of group names",
+            "[]",
+            "Members of one of these may read and write with their bearer.",
+        ),
         key("blocked_message", "text", "", "Told to people whose spend limit is reached."),
         key(
             "group_limit_mode",
@@ -116,7 +121,10 @@ const MIN_KEY_CHARACTERS: usize = 32;
 const NANO: i64 = 1_000_000_000;
 
 /// `Some(None)` without the section; beside it the billing tag, which goes into bearers.
-pub(super) fn read(admin: Option<Field<'_>>, enforcement: Option<Field<'_>>) -> Option<(Option<Admin>, Option<String>)> {
+pub(super) fn read(
+    admin: Option<Field<'_>>,
+    enforcement: Option<Field<'_>>,
+) -> Option<(Option<Admin>, Option<String>)> {
     let enforcement = match enforcement {
         Some(field) => read_enforcement(&field, admin.is_some()),
         None => Some((false, Duration::from_secs(5))),

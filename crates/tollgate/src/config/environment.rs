@@ -60,8 +60,11 @@ impl Environment {
             self.get(lower).or_else(|| self.get(&upper)).filter(|value| !value.trim().is_empty())
         };
         let url = |name| either(name).map(SecretString::from);
-        let proxy =
-            ProxyConfig { https: url("https_proxy"), http: url("http_proxy"), no_proxy: either("no_proxy").map(str::to_owned) };
+        let proxy = ProxyConfig {
+            https: url("https_proxy"),
+            http: url("http_proxy"),
+            no_proxy: either("no_proxy").map(str::to_owned),
+        };
         (proxy.https.is_some() || proxy.http.is_some()).then_some(proxy)
     }
 

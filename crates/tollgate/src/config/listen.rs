@@ -60,7 +60,7 @@ pub(super) const SECTION: Section = Section {
             "http or https origin: scheme, host, port",
             "",
             "The origin that clients and the identity provider know; issuer of bearers, base of redirects and of pushed \
-             telemetry. Required unless `host` is loopback (`127.0.0.1`, `::1`, `localhost`); then scheme, host and port.",
+             telemetry. Required unless `host` is loopback (`127.0.0.1`, `::1`, `localhost`), where it is made of scheme, host and port.",
         ),
         key("tls", "mapping", "", "Serve HTTPS instead of HTTP."),
         key(

@@ -78,6 +78,8 @@ pub(super) fn check_upstream(field: &Field<'_>, name: &str, upstreams: &[upstrea
     let names = || upstreams.iter().map(|upstream| upstream.name.as_str());
     match did_you_mean(name, names()) {
         Some(meant) => field.refuse(format!("no upstream has this name; did you mean {meant}?")),
-        None => field.refuse(format!("no upstream has this name; there are {}", names().collect::<Vec<_>>().join(", "))),
+        None => {
+            field.refuse(format!("no upstream has this name; there are {}", names().collect::<Vec<_>>().join(", ")))
+        }
     }
 }

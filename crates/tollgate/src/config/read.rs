@@ -99,7 +99,7 @@ impl<'a> Mapping<'a> {
                 continue;
             }
             if let Some(later) = section.later.iter().find(|later| later.name == key) {
-                say(later.refusal());
+                say(format!("{}; leave it out", later.refusal()));
                 continue;
             }
             let names = || section.keys.iter().map(|known| known.name);
@@ -219,11 +219,17 @@ impl<'a> Field<'a> {
     /// `true` or `false`.
     pub(super) fn flag(&self) -> Option<bool> {
         match &self.node.kind {
-            Kind::Scalar { text, style: Style::Plain } if matches!(text.as_str(), "true" | "True" | "TRUE") => Some(true),
+            Kind::Scalar { text, style: Style::Plain } if matches!(text.as_str(), "true" | "True" | "TRUE") => {
+                Some(true)
+            }
             Kind::Scalar { text, style: Style::Plain } if matches!(text.as_str(), "false" | "False" | "FALSE") => {
                 Some(false)
             }
-            _ => self.wrong_type("true or false, without quotes,"),
+            Kind::Scalar { .. } if !self.node.is_null() => {
+                self.refuse("must be true or false, without quotes");
+                None
+            }
+            _ => self.wrong_type("true or false"),
         }
     }
 

@@ -62,12 +62,13 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
     let connect = connect::Config { allow_loopback: environment.allow_loopback(), proxy: environment.proxy() };
     let allow_loopback = connect.allow_loopback;
 
-    let listen = root.required("listen", "write where to serve, such as listen: { public_url: https://... }", |field| {
-        listen::read(&field.mapping(&listen::SECTION)?)
-    });
+    let listen =
+        root.required("listen", "write where to serve, such as listen: { public_url: https://... }", |field| {
+            listen::read(&field.mapping(&listen::SECTION)?)
+        });
     let oidc = root.required("oidc", "write issuer, client_id and client_secret of your identity provider", |field| {
         if field.is_list() {
-            field.refuse(oidc::LIST.refusal());
+            field.refuse(format!("{}; write one as a mapping", oidc::LIST.refusal()));
             return None;
         }
         oidc::read(&field.mapping(&oidc::SECTION)?, allow_loopback)
@@ -133,7 +134,10 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
 fn read_upstreams(root: &Mapping<'_>, allow_loopback: bool) -> Option<Vec<proxy::upstream::Config>> {
     let upstreams = root.get("upstreams");
     if upstreams.is_none() {
-        root.missing("upstreams", "write a list with at least one, such as { provider: anthropic, auth: { api_key: ... } }");
+        root.missing(
+            "upstreams",
+            "write a list with at least one, such as { provider: anthropic, auth: { api_key: ... } }",
+        );
     }
     upstreams::read(upstreams, root.get("timeouts"), allow_loopback)
 }

@@ -40,7 +40,8 @@ const MIN_DIFFERENT: usize = 10;
 const MAX_TTL: Duration = Duration::from_secs(720 * 3600);
 
 pub(super) fn read(session: &Mapping<'_>) -> Option<Session> {
-    let secrets = session.required("jwt_secret", "write a reference to it, such as ${GATEWAY_JWT_SECRET}", read_secrets);
+    let secrets =
+        session.required("jwt_secret", "write a reference to it, such as ${GATEWAY_JWT_SECRET}", read_secrets);
     let ttl = session.or("ttl_hours", Duration::from_secs(3600), read_ttl);
     Some(Session { secrets: secrets?, ttl: ttl? })
 }

@@ -104,7 +104,8 @@ fn read_destination(item: &Field<'_>, allow_loopback: bool) -> Option<Destinatio
         }
         Some(url)
     });
-    let headers = destination.or("headers", Vec::new(), |field| headers::read(field, |name| RESERVED_HEADERS.contains(&name)));
+    let headers =
+        destination.or("headers", Vec::new(), |field| headers::read(field, |name| RESERVED_HEADERS.contains(&name)));
     let metrics = destination.or("metrics", true, Field::flag);
     let logs = destination.or("logs", false, Field::flag);
     let traces = destination.or("traces", false, Field::flag);

@@ -61,8 +61,7 @@ fn valid(sections: &str) -> (Config, Vec<Warning>) {
 #[track_caller]
 fn refused(sections: &str, expected: &[&str]) {
     let problems = read(&file(sections)).err().unwrap_or_default();
-    let told: Vec<String> =
-        problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect();
+    let told: Vec<String> = problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect();
     assert_eq!(told.len(), expected.len(), "{sections}\n{told:#?}");
     for part in expected {
         assert!(told.iter().any(|problem| problem.starts_with(part)), "{sections}\n{part}\n{told:#?}");
@@ -121,7 +120,7 @@ fn a_file_that_uses_every_key_governs_as_it_says() {
     assert_eq!(contractors.email_domains.as_deref().unwrap(), ["example.com"]);
     assert_eq!(serde_json::to_string(&contractors.cli).unwrap(), r#"{"availableModels":["claude-sonnet-4-6"]}"#);
     assert_eq!((&base.groups, &base.email_domains), (&None, &None));
-    assert_eq!(serde_json::to_string(&base.cli).unwrap(), r#"{"env":{"A":"1","B":2,"C":1.5,"D":true,"E":null}}"#);
+    assert_eq!(serde_json::to_string(&base.cli).unwrap(), r#"{"env":{"A":"1","B":2,"C":1.5,"D":true}}"#);
 
     let admin = config.admin.as_ref().unwrap();
     assert_eq!((admin.keys.write[0].id.as_str(), admin.keys.read[0].id.as_str()), ("terraform", "reporting"));
@@ -141,7 +140,8 @@ fn a_file_that_uses_every_key_governs_as_it_says() {
     let destination = &config.telemetry[0];
     assert_eq!(destination.headers[0].1.as_bytes(), b"Bearer otlp-secret");
     assert_eq!((destination.metrics, destination.logs, destination.traces), (false, true, false));
-    let pushed: Vec<String> = config.policy.telemetry_env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let pushed: Vec<String> =
+        config.policy.telemetry_env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(
         pushed,
         [
@@ -170,7 +170,10 @@ fn a_file_that_says_little_gets_the_defaults() {
     assert_eq!(config.session.issuer, "http://127.0.0.1:8080");
     assert_eq!(config.session.ttl, Duration::from_secs(3600));
     assert_eq!(config.oidc.scopes, ["openid", "profile", "email", "offline_access"]);
-    assert_eq!((config.oidc.groups_claim.as_str(), config.oidc.email_claim.as_slice()), ("groups", &["email".into()][..]));
+    assert_eq!(
+        (config.oidc.groups_claim.as_str(), config.oidc.email_claim.as_slice()),
+        ("groups", &["email".into()][..])
+    );
     assert!(config.oidc.use_pkce && !config.oidc.userinfo_fallback);
     assert!(matches!(&config.store, store::Config::Sqlite { path } if path == Path::new("/etc/tollgate/tollgate.db")));
     assert_eq!(config.upstreams[0].ttfb_timeout, Some(Duration::from_secs(120)));
@@ -275,7 +278,10 @@ fn listen_rules() {
     refused("listen: {host: 0.0.0.0}", &["listen.public_url: missing"]);
     refused("listen: {}", &["listen.public_url: missing"]);
     refused("listen: {host: 'a host'}", &["listen.host: must be an address"]);
-    refused("listen: {host: localhost, port: 65536}", &["listen.port: must be a whole number from 0 to 65535, not 65536"]);
+    refused(
+        "listen: {host: localhost, port: 65536}",
+        &["listen.port: must be a whole number from 0 to 65535, not 65536"],
+    );
     refused("listen: {host: localhost, port: -1}", &["listen.port: must be a whole number"]);
     refused("listen: {host: localhost, port: [1]}", &["listen.port: must be a whole number and is a list"]);
     for url in ["https://g.example.com/x", "https://g.example.com/?a", "https://g.example.com/#a"] {
@@ -284,12 +290,21 @@ fn listen_rules() {
     refused("listen: {public_url: 'https://u:p@g.example.com'}", &["listen.public_url: must not carry a user name"]);
     refused("listen: {public_url: 'wss://g.example.com'}", &["listen.public_url: must be an http or https URL"]);
     refused("listen: {public_url: gateway}", &["listen.public_url: must be a URL"]);
-    refused("listen: {host: '::1', tls: {cert: /nonexistent}}", &["listen.tls.cert: the file cannot", "listen.tls.key: missing"]);
+    refused(
+        "listen: {host: '::1', tls: {cert: /nonexistent}}",
+        &["listen.tls.cert: the file cannot", "listen.tls.key: missing"],
+    );
     for whole in ["[0.0.0.0/0]", "['::/0']", "[0.0.0.0/1, 128.0.0.0/1]"] {
-        refused(&format!("listen: {{host: '::1', trusted_proxies: {whole}}}"), &["listen.trusted_proxies: trusts the whole"]);
+        refused(
+            &format!("listen: {{host: '::1', trusted_proxies: {whole}}}"),
+            &["listen.trusted_proxies: trusts the whole"],
+        );
     }
     assert_eq!(valid("listen: {host: '[::1]', port: 0x50}").0.session.issuer, "http://[::1]:80");
-    assert_eq!(valid("listen: {public_url: 'https://G.example.com:8443/'}").0.session.issuer, "https://g.example.com:8443");
+    assert_eq!(
+        valid("listen: {public_url: 'https://G.example.com:8443/'}").0.session.issuer,
+        "https://g.example.com:8443"
+    );
     assert_eq!(valid("listen: {host: localhost, port: '${PORT}'}").0.listen.port, 4711);
 }
 
@@ -301,7 +316,8 @@ fn a_plain_http_origin_is_a_warning_unless_it_is_loopback() {
 
 #[test]
 fn oidc_rules() {
-    let oidc = |more: &str| format!("oidc: {{issuer: 'https://i.example.com', client_id: a, client_secret: b, {more}}}");
+    let oidc =
+        |more: &str| format!("oidc: {{issuer: 'https://i.example.com', client_id: a, client_secret: b, {more}}}");
     refused("oidc: {}", &["oidc.issuer: missing", "oidc.client_id: missing", "oidc.client_secret: missing"]);
     refused("oidc: [{}]", &["oidc: not supported by this version of Tollgate (several"]);
     refused(
@@ -316,7 +332,9 @@ fn oidc_rules() {
     refused(&oidc("use_pkce: 'true'"), &["oidc.use_pkce: must be true or false"]);
     refused(&oidc("email_claim: []"), &["oidc.email_claim: an empty list"]);
     refused(&oidc("form_action_origins: [sso]"), &["oidc.form_action_origins[0]: must be a URL"]);
-    for name in ["state", "nonce", "redirect_uri", "code_challenge", "scope", "response_type", "response_mode", "client_id"] {
+    for name in
+        ["state", "nonce", "redirect_uri", "code_challenge", "scope", "response_type", "response_mode", "client_id"]
+    {
         let expected = format!("oidc.extra_auth_params.{name}: the gateway sets this");
         refused(&oidc(&format!("extra_auth_params: {{{name}: x}}")), &[expected.as_str()]);
     }
@@ -329,7 +347,10 @@ fn session_rules() {
     refused("session: {jwt_secret: short}", &["session.jwt_secret: must be at least 32 characters"]);
     refused("session: {jwt_secret: []}", &["session.jwt_secret: an empty list"]);
     refused("session: {jwt_secret: ['${JWT_SECRET}', short]}", &["session.jwt_secret[1]: must be at least 32"]);
-    refused("session: {jwt_secret: abcabcabcabcabcabcabcabcabcabcabcabc}", &["session.jwt_secret: must hold at least 10"]);
+    refused(
+        "session: {jwt_secret: abcabcabcabcabcabcabcabcabcabcabcabc}",
+        &["session.jwt_secret: must hold at least 10"],
+    );
     let ttl = |ttl: &str| format!("session: {{jwt_secret: '{SECRET}', ttl_hours: {ttl}}}");
     for wrong in ["0", "-1", "soon", "1e2", "[]"] {
         refused(&ttl(wrong), &["session.ttl_hours: must be a number"]);
@@ -345,11 +366,20 @@ fn session_rules() {
 fn store_rules() {
     refused("store: {postgres_url: 'mysql://db'}", &["store.postgres_url: must begin with postgres://"]);
     refused("store: {postgres_url: 'postgres://db/x?sslmode=maybe'}", &["store.postgres_url: its sslmode"]);
-    refused("store: {postgres_url: 'postgres://db/x?sslrootcert=/nonexistent'}", &["store.postgres_url: its sslrootcert"]);
-    refused("store: {postgres_url: 'postgres://db', sqlite_path: t.db}", &["store.sqlite_path: postgres_url is written"]);
+    refused(
+        "store: {postgres_url: 'postgres://db/x?sslrootcert=/nonexistent'}",
+        &["store.postgres_url: its sslrootcert"],
+    );
+    refused(
+        "store: {postgres_url: 'postgres://db', sqlite_path: t.db}",
+        &["store.sqlite_path: postgres_url is written"],
+    );
     refused("store: {sqlite_path: t.db, username: a}", &["store.username: only PostgreSQL"]);
     refused("store: {postgres_url: 'postgres://db', max_connections: 0}", &["store.max_connections: must be"]);
-    refused("store: {postgres_url: 'postgres://db', connect_timeout_seconds: 61}", &["store.connect_timeout_seconds: must"]);
+    refused(
+        "store: {postgres_url: 'postgres://db', connect_timeout_seconds: 61}",
+        &["store.connect_timeout_seconds: must"],
+    );
     refused("store: {readiness_grace_seconds: 3601}", &["store.readiness_grace_seconds: must be"]);
     refused("store:", &["store: empty"]);
     assert_eq!(valid("store: {readiness_grace_seconds: 3600}").0.readiness_grace, Duration::from_secs(3600));
@@ -360,11 +390,20 @@ fn upstream_rules() {
     let upstream = |more: &str| format!("upstreams: [{{provider: anthropic, auth: {{api_key: k}}, {more}}}]");
     refused("upstreams: []", &["upstreams: an empty list"]);
     refused("upstreams: [{}]", &["upstreams[0].provider: missing", "upstreams[0].auth: missing"]);
-    refused("upstreams: [{provider: bedrock, region: x, auth: {}}]", &["upstreams[0].provider: not supported by this version"]);
-    refused("upstreams: [{provider: Anthropic, auth: {api_key: k}}]", &["upstreams[0].provider: unknown provider; did you mean anthropic?"]);
+    refused(
+        "upstreams: [{provider: bedrock, region: x, auth: {}}]",
+        &["upstreams[0].provider: not supported by this version"],
+    );
+    refused(
+        "upstreams: [{provider: Anthropic, auth: {api_key: k}}]",
+        &["upstreams[0].provider: unknown provider; did you mean anthropic?"],
+    );
     refused("upstreams: [{provider: anthropic, auth: {}}]", &["upstreams[0].auth: no credential"]);
     refused("upstreams: [{provider: anthropic, auth: {api_key: ''}}]", &["upstreams[0].auth.api_key: blank"]);
-    refused("upstreams: [{provider: anthropic, auth: {api_key: a, oauth_token: b}}]", &["upstreams[0].auth: api_key and"]);
+    refused(
+        "upstreams: [{provider: anthropic, auth: {api_key: a, oauth_token: b}}]",
+        &["upstreams[0].auth: api_key and"],
+    );
     refused(
         "upstreams: [{provider: anthropic, auth: {federation_rule_id: a}}]",
         &["upstreams[0].auth.federation_rule_id: not supported by this version"],
@@ -376,7 +415,8 @@ fn upstream_rules() {
     refused(&upstream("name: ''"), &["upstreams[0].name: blank"]);
     refused(&upstream("base_url: 'https://h.example.com/?a'"), &["upstreams[0].base_url: must have no query"]);
     refused(&upstream("forward_user_identity: true"), &["upstreams[0].forward_user_identity: is for a proxy"]);
-    for name in ["Authorization", "x-api-key", "Anthropic-Beta", "X-Amz-Date", "user-agent", "x-claude-gateway-user-id"] {
+    for name in ["Authorization", "x-api-key", "Anthropic-Beta", "X-Amz-Date", "user-agent", "x-claude-gateway-user-id"]
+    {
         let expected = format!("upstreams[0].headers.{name}: the gateway sets this header");
         refused(&upstream(&format!("headers: {{{name}: x}}")), &[expected.as_str()]);
     }
@@ -390,7 +430,14 @@ fn upstream_rules() {
 
 #[test]
 fn hosts_that_the_guard_refuses_are_refused_in_every_url() {
-    for host in ["169.254.169.254", "0xa9fea9fe", "2852039166", "[::ffff:169.254.169.254]", "metadata.google.internal.", "0.0.0.0"] {
+    for host in [
+        "169.254.169.254",
+        "0xa9fea9fe",
+        "2852039166",
+        "[::ffff:169.254.169.254]",
+        "metadata.google.internal.",
+        "0.0.0.0",
+    ] {
         let url = format!("https://{host}/");
         refused(
             &format!(
@@ -411,7 +458,13 @@ fn loopback_hosts_need_the_switch_in_the_environment() {
         let environment = Environment::from_pairs([("CLAUDE_GATEWAY_ALLOW_LOOPBACK", value)]);
         assert_eq!(parse(text.as_bytes(), Path::new(""), &environment).is_ok(), allowed, "{value}");
     }
-    assert!(valid("upstreams: [{provider: anthropic, auth: {api_key: k}, base_url: 'http://localhost:9'}]").0.connect.proxy.is_none());
+    assert!(
+        valid("upstreams: [{provider: anthropic, auth: {api_key: k}, base_url: 'http://localhost:9'}]")
+            .0
+            .connect
+            .proxy
+            .is_none()
+    );
 }
 
 #[test]
@@ -444,6 +497,10 @@ fn policy_rules() {
     refused(&policy("{cli: {}, settings: {}}"), &["managed.policies[0].settings: is the older name of cli"]);
     refused(&policy("{cli: [a]}"), &["managed.policies[0].cli: must be a mapping and is a list"]);
     refused(&policy("{cli: {env: {A: .inf}}}"), &["managed.policies[0].cli.env.A: JSON has no such number"]);
+    refused(
+        &policy("{cli: {avalableModels: [], permissions: {deny: [Read, 'Bash(']}}}"),
+        &["managed.policies[0].cli.avalableModels: ", "managed.policies[0].cli.permissions.deny[1]: "],
+    );
     let (config, _) = valid(&policy("{}"));
     let policies = config.policy.policies.unwrap();
     assert!(policies[0].groups.is_none() && policies[0].cli.is_none());
@@ -463,7 +520,10 @@ fn admin_rules() {
     for tag in ["anthropic-x", "Anthropic", "a b", "ä", &"x".repeat(65)] {
         refused(&format!("admin: {{billing_group_tag: '{tag}'}}"), &["admin.billing_group_tag: must be 1 to 64"]);
     }
-    refused("enforcement: {fail_closed_on_error: true}", &["enforcement.fail_closed_on_error: needs the admin section"]);
+    refused(
+        "enforcement: {fail_closed_on_error: true}",
+        &["enforcement.fail_closed_on_error: needs the admin section"],
+    );
     refused("enforcement: {wait_seconds: 301}", &["enforcement.wait_seconds: must be"]);
     let (config, _) = valid("admin: {}\nenforcement: {fail_closed_on_error: false}");
     let spend = config.admin.unwrap().spend;
@@ -474,15 +534,18 @@ fn admin_rules() {
 fn pricing_rules() {
     refused("pricing: {multiplier: 1}", &["pricing: needs admin"]);
     for wrong in ["0", "-1", "half", "1.0000000001"] {
-        refused(&format!("admin: {{}}\npricing: {{multiplier: {wrong}}}"), &["pricing.multiplier: must be a number above 0"]);
+        refused(
+            &format!("admin: {{}}\npricing: {{multiplier: {wrong}}}"),
+            &["pricing.multiplier: must be a number above 0"],
+        );
     }
     let rates = "input: 1, output: 2, cache_read: 0.1, cache_write: 1.5";
     let row = |row: &str| format!("admin: {{}}\npricing: {{overrides: [{row}]}}");
     refused(&row(&format!("{{upstream: x, model: m, {rates}}}")), &["pricing.overrides[0].upstream: no upstream"]);
-    refused(&row("{model: m, input: 1, output: 2, cache_read: 0, }"), &[
-        "pricing.overrides[0].cache_read: must be a number above 0",
-        "pricing.overrides[0].cache_write: missing",
-    ]);
+    refused(
+        &row("{model: m, input: 1, output: 2, cache_read: 0, }"),
+        &["pricing.overrides[0].cache_read: must be a number above 0", "pricing.overrides[0].cache_write: missing"],
+    );
     refused(&row(&format!("{{model: m, {rates}}}, {{model: M, {rates}}}")), &["pricing.overrides[1]: an earlier row"]);
     let (config, warnings) = valid("managed: {policies: []}\npricing: {multiplier: 1.5}");
     assert_eq!(warnings[0].path, "pricing.multiplier");
@@ -495,8 +558,14 @@ fn telemetry_rules() {
     refused(&to("{}"), &["telemetry.forward_to[0].url: missing"]);
     refused(&to("{url: 'http://10.0.0.1'}"), &["telemetry.forward_to[0].url: must be an https URL"]);
     refused(&to("{url: 'http://127.0.0.1:4318'}"), &["telemetry.forward_to[0].url: ECONNREFUSED_SSRF"]);
-    refused(&to("{url: 'https://o.example.com', logs: 'yes'}"), &["telemetry.forward_to[0].logs: must be true or false"]);
-    refused(&to("{url: 'https://o.example.com', auth: {google: {}}}"), &["telemetry.forward_to[0].auth: not supported"]);
+    refused(
+        &to("{url: 'https://o.example.com', logs: 'yes'}"),
+        &["telemetry.forward_to[0].logs: must be true or false"],
+    );
+    refused(
+        &to("{url: 'https://o.example.com', auth: {google: {}}}"),
+        &["telemetry.forward_to[0].auth: not supported"],
+    );
     let attribute = |pair: &str| format!("telemetry: {{resource_attributes: {{{pair}}}}}");
     refused(&attribute("user.email: x"), &["telemetry.resource_attributes.user.email: says who is calling"]);
     refused(&attribute("a b: x"), &["telemetry.resource_attributes.a b: the name must be"]);
@@ -537,7 +606,10 @@ fn a_key_written_twice_is_refused_with_both_lines() {
 fn a_reference_that_cannot_be_filled_in_is_told_once_and_in_its_place() {
     refused("session: {jwt_secret: '${NOPE}'}", &["session.jwt_secret: the environment variable NOPE is not set"]);
     refused("session: {jwt_secret: '${NOPE:-x}'}", &["session.jwt_secret: ${NOPE...} knows no default"]);
-    refused("session: {jwt_secret: '${file:/nonexistent}'}", &["session.jwt_secret: the file /nonexistent cannot be read"]);
+    refused(
+        "session: {jwt_secret: '${file:/nonexistent}'}",
+        &["session.jwt_secret: the file /nonexistent cannot be read"],
+    );
     refused("session: {jwt_secret: 'x${file:/etc/hostname}'}", &["session.jwt_secret: ${file:...} must be the whole"]);
 }
 
@@ -559,7 +631,10 @@ fn what_is_no_mapping_of_sections_is_refused_in_one_sentence() {
         let problems = read(text).unwrap_err();
         assert!(problems.len() == 1 && problems[0].message.starts_with(part), "{text:?}: {problems:?}");
     }
-    assert_eq!(parse(b"a: \xff", Path::new(""), &environment()).unwrap_err()[0].message, "the file is not UTF-8 text; save it as UTF-8");
+    assert_eq!(
+        parse(b"a: \xff", Path::new(""), &environment()).unwrap_err()[0].message,
+        "the file is not UTF-8 text; save it as UTF-8"
+    );
 }
 
 #[test]
@@ -584,7 +659,10 @@ fn tags_and_merges_that_mean_nothing_are_refused() {
     refused("listen: {host: !secret localhost}", &["listen.host: the tag !secret means nothing here"]);
     refused("listen: {host: localhost, <<: 5}", &["listen.<<: only a mapping can be merged"]);
     assert_eq!(valid("listen: {host: !!str localhost, port: !!int 7}").0.listen.port, 7);
-    refused("oidc: {issuer: 'https://i.example.com', client_id: 5, client_secret: b}", &["oidc.client_id: must be text"]);
+    refused(
+        "oidc: {issuer: 'https://i.example.com', client_id: 5, client_secret: b}",
+        &["oidc.client_id: must be text"],
+    );
     let merged = "listen:\n  <<: [{port: 1, host: 10.0.0.1}, {port: 2}]\n  host: localhost";
     assert_eq!((valid(merged).0.listen.port, valid(merged).0.listen.host), (1, "localhost".to_owned()));
 }
@@ -617,15 +695,24 @@ fn a_file_is_loaded_with_the_digest_of_its_bytes() {
     let path = folder.path().join("gateway.yaml");
     std::fs::write(&path, "a: 1\n").unwrap();
     let problems = super::load(&path, &environment()).unwrap_err();
-    assert!(problems.to_string().starts_with(&format!("tollgate: 5 problems in {}:\n  listen: missing", path.display())));
+    assert!(
+        problems.to_string().starts_with(&format!("tollgate: 5 problems in {}:\n  listen: missing", path.display()))
+    );
     std::fs::write(&path, file("")).unwrap();
     let loaded = super::load(&path, &environment()).unwrap();
     assert_eq!(loaded.digest.len(), 64);
     assert_eq!(loaded.digest, super::load(&path, &environment()).unwrap().digest);
-    assert!(matches!(&loaded.config.store, store::Config::Sqlite { path } if path == &folder.path().join("tollgate.db")));
+    assert!(
+        matches!(&loaded.config.store, store::Config::Sqlite { path } if path == &folder.path().join("tollgate.db"))
+    );
     std::fs::write(&path, vec![b'#'; tree::MAX_BYTES + 1]).unwrap();
     assert!(super::load(&path, &environment()).unwrap_err().to_string().contains("larger than 1 MiB"));
-    assert!(super::load(&folder.path().join("none.yaml"), &environment()).unwrap_err().to_string().contains("cannot be read"));
+    assert!(
+        super::load(&folder.path().join("none.yaml"), &environment())
+            .unwrap_err()
+            .to_string()
+            .contains("cannot be read")
+    );
     assert!(super::load(folder.path(), &environment()).is_err());
 }
 

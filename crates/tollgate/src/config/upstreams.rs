@@ -70,7 +70,12 @@ pub(super) const AUTH: Section = Section {
 pub(super) const TIMEOUTS: Section = Section {
     path: "timeouts",
     about: "Time limits of upstream requests.",
-    keys: &[key("upstream_ttfb_ms", "whole number above 0", "120000", "How long an upstream may take to send response headers.")],
+    keys: &[key(
+        "upstream_ttfb_ms",
+        "whole number above 0",
+        "120000",
+        "How long an upstream may take to send response headers.",
+    )],
     later: &[],
 };
 
@@ -141,7 +146,7 @@ fn read_one(item: &Field<'_>, allow_loopback: bool) -> Option<Config> {
     if let Some(provider) = item.below("provider")
         && let Some(later) = LATER_PROVIDERS.iter().find(|later| provider.is(later.name))
     {
-        provider.refuse(later.refusal());
+        provider.refuse(format!("{}; the provider so far is anthropic", later.refusal()));
         return None;
     }
     let upstream = item.mapping(&SECTION)?;

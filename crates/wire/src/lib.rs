@@ -5,6 +5,7 @@
 
 pub mod catalog;
 pub mod error;
+mod json;
 pub mod messages;
 pub mod oauth;
 pub mod oidc;

@@ -6,6 +6,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use crate::json::{self, Member};
+
 /// What one pass over a request body finds. Spans are byte offsets into that body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestHead {
@@ -50,15 +52,86 @@ pub enum BodyError {
     DuplicateKey(&'static str),
 }
 
-/// Reads the head of a Messages request.
-pub fn read_head(_body: &[u8]) -> Result<RequestHead, BodyError> {
-    todo!()
+/// Reads the head of a Messages request. Any bytes may be given; the time is linear in their number.
+///
+/// # Errors
+/// The first that applies, in the order of [`BodyError`] but for a repeated field, which comes before `model`.
+pub fn read_head(body: &[u8]) -> Result<RequestHead, BodyError> {
+    let mut fields: [Option<Member>; READ_ONCE.len()] = [const { None }; READ_ONCE.len()];
+    let mut repeated = None;
+    let mut message_bytes = 0;
+    let object = json::members(body, |key, member| {
+        if let Some(at) = READ_ONCE.iter().position(|name| json::key_is(key, name)) {
+            if fields[at].replace(member).is_some() {
+                repeated = repeated.or(Some(READ_ONCE[at]));
+            }
+        } else if ["messages", "system", "tools"].iter().any(|name| json::key_is(key, name)) {
+            message_bytes += member.value.len();
+        }
+    });
+    if !object.map_err(|json::Invalid| BodyError::InvalidJson)? {
+        return Err(BodyError::NotAnObject);
+    }
+    if let Some(name) = repeated {
+        return Err(BodyError::DuplicateKey(name));
+    }
+    let [model, stream, max_tokens, tags, metadata, ..] = fields;
+    let value = |member: &Option<Member>| member.as_ref().map(|member| &body[member.value.clone()]);
+    Ok(RequestHead {
+        model: read_model(value(&model))?,
+        model_span: model.map(|member| member.value).unwrap_or_default(),
+        stream: value(&stream) == Some(b"true"),
+        max_tokens: value(&max_tokens).and_then(whole_number),
+        tags_billing: value(&tags).and_then(first_string),
+        tags_value: tags.as_ref().map(|member| member.value.clone()),
+        tags: tags.map(cut),
+        session_id: value(&metadata).and_then(session_id),
+        message_bytes,
+    })
 }
 
-/// The string value of one named member of `tags`, where `tags` is an object.
+/// The fields that may stand only once (R15). Those that [`read_head`] reads come first, in the order it takes them.
+const READ_ONCE: [&str; 7] = ["model", "stream", "max_tokens", "tags", "metadata", "speed", "service_tier"];
+
+fn read_model(value: Option<&[u8]>) -> Result<String, BodyError> {
+    let model = json::text(value.ok_or(BodyError::ModelMissing)?).ok_or(BodyError::ModelNotAString)?;
+    if model.is_empty() { Err(BodyError::ModelMissing) } else { Ok(model) }
+}
+
+fn whole_number(value: &[u8]) -> Option<u64> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// The member and the comma that would be left over without it.
+fn cut(tags: Member) -> Range<usize> {
+    match (tags.comma_before, tags.comma_after) {
+        (_, Some(after)) => tags.start..after + 1,
+        (Some(before), None) => before..tags.value.end,
+        (None, None) => tags.start..tags.value.end,
+    }
+}
+
+fn first_string(tags: &[u8]) -> Option<String> {
+    let mut first = json::text(tags).or_else(|| json::elements(tags).into_iter().find_map(json::text));
+    json::members(tags, |_, member| {
+        if first.is_none() {
+            first = json::text(&tags[member.value]);
+        }
+    })
+    .ok()?;
+    first
+}
+
+fn session_id(metadata: &[u8]) -> Option<String> {
+    let user_id = json::text(json::get(metadata, "user_id")?)?;
+    let session_id = json::text(json::get(user_id.as_bytes(), "session_id")?)?;
+    Some(session_id).filter(|id| !id.is_empty() && id.len() <= 256)
+}
+
+/// The string value of one named member of `tags`, where `tags` is an object; `None` for another type of either.
 #[must_use]
-pub fn tag_named(_body: &[u8], _tags_value: &Range<usize>, _name: &str) -> Option<String> {
-    todo!()
+pub fn tag_named(body: &[u8], tags_value: &Range<usize>, name: &str) -> Option<String> {
+    json::text(json::get(body.get(tags_value.clone())?, name)?)
 }
 
 /// A change to a body: these bytes become those.
@@ -70,9 +143,23 @@ pub struct Edit {
     pub replacement: Bytes,
 }
 
-/// The edited body in parts, in order: slices of the original between the replacements. Spans must not overlap; what lies
-/// beyond the end is ignored.
+/// The edited body in parts, in order: slices of the original between the replacements, nothing copied. Spans must not
+/// overlap; what lies beyond the end is ignored.
 #[must_use]
-pub fn splice(_body: &Bytes, _edits: &mut [Edit]) -> Vec<Bytes> {
-    todo!()
+pub fn splice(body: &Bytes, edits: &mut [Edit]) -> Vec<Bytes> {
+    edits.sort_unstable_by_key(|edit| edit.span.start);
+    let mut parts = Vec::with_capacity(2 * edits.len() + 1);
+    let mut at = 0;
+    for edit in edits {
+        let start = edit.span.start.clamp(at, body.len());
+        parts.push(body.slice(at..start));
+        parts.push(edit.replacement.clone());
+        at = edit.span.end.clamp(start, body.len());
+    }
+    parts.push(body.slice(at..));
+    parts.retain(|part| !part.is_empty());
+    parts
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,43 +2,73 @@
 //!
 //! Knows documents; knows nothing of who they are for.
 
+mod canonical;
+mod check;
+mod known;
+
+pub use canonical::canonical_json;
+pub use check::{Finding, Severity, check};
+pub use known::{Expected, HOOK_EVENTS, KNOWN_KEYS, KnownKey, MergeKind};
+
 use serde_json::{Map, Value};
 
-/// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// Worth telling the operator.
-    Warning,
-    /// The document must not be served.
-    Error,
-}
-
-/// Something to say about a settings document.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// Where, in dots and brackets: `permissions.deny[2]`.
-    pub path: String,
-    /// How bad.
-    pub severity: Severity,
-    /// What is wrong and what to write instead.
-    pub message: String,
-}
-
-/// Lays a policy over the base document.
+/// Lays a policy over the base document, key by key as [`KnownKey::merge`] says. Where either side is of another type than
+/// the rule needs, the policy's value replaces the base's.
 #[must_use]
-pub fn merge(_base: &Map<String, Value>, _policy: &Map<String, Value>) -> Map<String, Value> {
-    todo!()
+pub fn merge(base: &Map<String, Value>, policy: &Map<String, Value>) -> Map<String, Value> {
+    lay_over(base, policy, known::merge_of)
 }
 
-/// The text whose SHA-256 is the checksum: keys sorted at every level, no white space, non-ASCII raw, the same bytes as
-/// Python's `json.dumps(value, sort_keys=True, separators=(',', ':'), ensure_ascii=False)`.
-#[must_use]
-pub fn canonical_json(_value: &Value) -> String {
-    todo!()
+/// Rules inside `permissions`: denials add up, everything else is the policy's where it says something.
+fn merge_of_permission(key: &str) -> MergeKind {
+    if matches!(key, "deny" | "ask") {
+        MergeKind::Union
+    } else {
+        MergeKind::Replace
+    }
 }
 
-/// Everything wrong or doubtful in a document, in its order.
-#[must_use]
-pub fn check(_document: &Map<String, Value>) -> Vec<Finding> {
-    todo!()
+fn lay_over(
+    base: &Map<String, Value>,
+    over: &Map<String, Value>,
+    rule: impl Fn(&str) -> MergeKind,
+) -> Map<String, Value> {
+    let mut merged = base.clone();
+    for (key, value) in over {
+        let value = match base.get(key) {
+            Some(below) => combine(below, value, rule(key)),
+            None => value.clone(),
+        };
+        merged.insert(key.clone(), value);
+    }
+    merged
 }
+
+fn combine(below: &Value, value: &Value, kind: MergeKind) -> Value {
+    match (kind, below, value) {
+        (MergeKind::Union, Value::Array(below), Value::Array(value)) => union(below, value).into(),
+        (MergeKind::Shallow, Value::Object(below), Value::Object(value)) => {
+            lay_over(below, value, |_| MergeKind::Replace).into()
+        }
+        (MergeKind::Permissions, Value::Object(below), Value::Object(value)) => {
+            lay_over(below, value, merge_of_permission).into()
+        }
+        (MergeKind::Hooks, Value::Object(below), Value::Object(value)) => {
+            lay_over(below, value, |_| MergeKind::Union).into()
+        }
+        _ => value.clone(),
+    }
+}
+
+fn union(below: &[Value], value: &[Value]) -> Vec<Value> {
+    let mut all: Vec<Value> = Vec::with_capacity(below.len() + value.len());
+    for entry in below.iter().chain(value) {
+        if !all.contains(entry) {
+            all.push(entry.clone());
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,18 @@
 //!
 //! Knows the shapes of Messages answers and their encodings; knows no price and never alters a byte.
 
+mod body;
+mod counts;
+mod decode;
+mod stream;
+
+use std::fmt;
+
 use bytes::Bytes;
+
+use body::Body;
+use decode::Decoder;
+use stream::Stream;
 
 /// Tokens of one request by price class.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,14 +38,18 @@ impl Usage {
     /// Tokens of the prompt: uncached, read from and written to the cache.
     #[must_use]
     pub fn prompt_tokens(&self) -> u64 {
-        todo!()
+        let Self { input_tokens, cache_read_input_tokens, cache_creation_5m_tokens, cache_creation_1h_tokens, .. } =
+            *self;
+        [input_tokens, cache_read_input_tokens, cache_creation_5m_tokens, cache_creation_1h_tokens]
+            .into_iter()
+            .fold(0, u64::saturating_add)
     }
 
     /// The usage of a cut answer: the input as it was announced, and output of at least one token per four characters of
     /// the text that was seen ([`Reading::text_bytes`]).
     #[must_use]
-    pub fn estimate_output(self, _text_bytes: u64) -> Self {
-        todo!()
+    pub fn estimate_output(self, text_bytes: u64) -> Self {
+        Self { output_tokens: self.output_tokens.max(text_bytes.div_ceil(4)), ..self }
     }
 }
 
@@ -57,7 +72,8 @@ pub struct Reading {
     pub usage: Usage,
     /// Where they come from.
     pub source: Source,
-    /// Characters of text, thinking and tool-input JSON seen; four are about one output token.
+    /// Characters of text, thinking and tool-input JSON seen; four are about one output token. Counted are Unicode
+    /// characters, an escape as one (a surrogate pair written as two escapes as two).
     pub text_bytes: u64,
     /// `message_stop` was seen, or the whole JSON answer was read.
     pub complete: bool,
@@ -65,34 +81,100 @@ pub struct Reading {
     pub model: Option<String>,
     /// The type of an error event or error body.
     pub error_type: Option<String>,
+    /// The message of an error event or error body.
+    pub error_message: Option<String>,
     /// A count was negative or absurd and was replaced by the nearest possible one.
     pub clamped: bool,
 }
 
+impl Reading {
+    /// What to charge for: the final counts, else those of `message_start` with the output estimated from the text.
+    #[must_use]
+    pub fn billable(&self) -> Usage {
+        match self.source {
+            Source::Final => self.usage,
+            Source::Start | Source::None => self.usage.estimate_output(self.text_bytes),
+        }
+    }
+}
+
 /// Reads usage beside an answer, from copies of its chunks.
-#[derive(Debug)]
-pub struct Meter {}
+///
+/// Encoded answers are decoded as a copy (gzip, deflate, br, zstd; at most 256 MiB of it); from another or a combined
+/// encoding nothing is read. An answer that is no event stream is taken for JSON and kept until its end, up to 32 MiB;
+/// nothing is read from a larger one.
+pub struct Meter {
+    decoder: Decoder,
+}
 
 impl Meter {
     /// A meter for an answer with these `content-type` and `content-encoding` headers. What it cannot read it ignores.
     #[must_use]
-    pub fn new(_content_type: Option<&str>, _content_encoding: Option<&str>) -> Self {
-        todo!()
+    pub fn new(content_type: Option<&str>, content_encoding: Option<&str>) -> Self {
+        let media_type = content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
+        let listener = if media_type.eq_ignore_ascii_case("text/event-stream") {
+            Listener::Stream(Stream::default())
+        } else {
+            Listener::Body(Body::default())
+        };
+        Self { decoder: Decoder::new(content_encoding.unwrap_or_default(), listener) }
     }
 
     /// Listens to the next chunk of the body.
-    pub fn feed(&mut self, _chunk: &Bytes) {
-        todo!()
+    pub fn feed(&mut self, chunk: &Bytes) {
+        self.decoder.feed(chunk);
     }
 
     /// What is known so far. A JSON answer is only read at the end.
     #[must_use]
     pub fn so_far(&self) -> &Reading {
-        todo!()
+        self.decoder.listener().reading()
     }
 
     /// What is known now that no more bytes will come, whether the answer ended or was cut.
     pub fn finish(&mut self) -> Reading {
-        todo!()
+        match self.decoder.listener_mut() {
+            Listener::Body(body) => body.finish(),
+            Listener::Stream(_) => {}
+        }
+        self.so_far().clone()
     }
 }
+
+impl fmt::Debug for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Meter").field("so_far", self.so_far()).finish_non_exhaustive()
+    }
+}
+
+/// Who reads the decoded bytes.
+enum Listener {
+    Stream(Stream),
+    Body(Body),
+}
+
+impl Listener {
+    fn hear(&mut self, bytes: &Bytes) {
+        match self {
+            Self::Stream(stream) => stream.hear(bytes),
+            Self::Body(body) => body.keep(bytes.clone()),
+        }
+    }
+
+    fn hear_copy(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Stream(stream) => stream.hear(bytes),
+            Self::Body(body) => body.keep(Bytes::copy_from_slice(bytes)),
+        }
+    }
+
+    fn reading(&self) -> &Reading {
+        match self {
+            Self::Stream(stream) => &stream.reading,
+            Self::Body(body) => &body.reading,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,4 +7,5 @@ pub mod health;
 pub mod inference;
 pub mod layers;
 pub mod managed;
+pub mod oauth;
 pub mod otlp;

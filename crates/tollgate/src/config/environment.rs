@@ -77,6 +77,15 @@ impl Environment {
         })
     }
 
+    /// Warns of variables that the reference server obeys and this version does not.
+    pub(super) fn warn_of_unsupported(&self, report: &Report) {
+        const EGRESS: &str = "CLAUDE_GATEWAY_PROXY_IS_EGRESS_BOUNDARY";
+        if self.get(EGRESS) == Some("1") {
+            let message = "not supported by this version of Tollgate: host names are resolved and checked here";
+            report.warning(EGRESS, None, message);
+        }
+    }
+
     pub(super) fn log_level(&self, report: &Report) -> LogLevel {
         const NAME: &str = "CLAUDE_GATEWAY_LOG_LEVEL";
         match self.get(NAME).unwrap_or_default().trim().to_ascii_lowercase().as_str() {

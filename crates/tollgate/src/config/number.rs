@@ -28,10 +28,12 @@ pub(super) fn whole(text: &str) -> Option<u64> {
     if let Some(number) = radix(text) {
         return number.ok();
     }
-    if !digits(text) {
+    // `5.0` is whole too.
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if !digits(whole) || !fraction.bytes().all(|byte| byte == b'0') {
         return None;
     }
-    text.parse().ok()
+    whole.parse().ok()
 }
 
 /// A decimal number without sign and exponent in thousand-millionths; at most nine decimals.
@@ -125,7 +127,9 @@ mod tests {
 
     #[test]
     fn whole_numbers_have_no_sign_and_no_fraction() {
-        for (text, expected) in [("8080", Some(8080)), ("0x10", Some(16)), ("-1", None), ("1.0", None), ("", None)] {
+        for (text, expected) in
+            [("8080", Some(8080)), ("0x10", Some(16)), ("-1", None), ("5.0", Some(5)), ("5.1", None), ("", None)]
+        {
             assert_eq!(whole(text), expected, "{text}");
         }
         assert_eq!(whole("99999999999999999999"), None);

@@ -5,6 +5,8 @@
 
 mod event;
 mod sink;
+mod table;
 
-pub use event::{Event, InferenceEvent};
-pub use sink::AuditLog;
+pub use event::{Event, InferenceEvent, LimitChange};
+pub use sink::{AuditLog, rfc3339_ms};
+pub use table::{AdminChange, record_admin_change};

@@ -4,8 +4,12 @@
 //! policy, of money, or of HTTP routes and pages.
 
 pub mod admin_key;
+mod chance;
+mod device_grant;
 pub mod principal;
+mod seal;
 pub mod session;
+mod table;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -53,13 +57,4 @@ pub struct SessionConfig {
     pub issuer: String,
     /// `admin.billing_group_tag`.
     pub billing_group_tag: Option<String>,
-}
-
-/// A fixed-window limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateLimit {
-    /// Hits allowed in a window; more than 0.
-    pub max: u32,
-    /// Length of the window, counted from its first hit.
-    pub window: Duration,
 }

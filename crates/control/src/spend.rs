@@ -3,18 +3,22 @@
 //! Knows prices, caps and the ledger; knows nothing of HTTP or of which upstream answers.
 
 pub mod cap;
+mod estimate;
 pub mod ledger;
 pub mod money;
 pub mod period;
 pub mod price;
+pub mod report;
+mod table;
 
 use std::time::Duration;
 
 pub use cap::{Cap, Caps, Scope};
-pub use ledger::{Ledger, Refusal, Reservation, Settlement};
+pub use ledger::{Admission, Ledger, Refusal, Reservation, Settlement, Standing};
 pub use money::Money;
 pub use period::Period;
 pub use price::{Prices, Pricing};
+pub use report::Report;
 
 /// `admin:` and `enforcement:` as far as they concern money.
 #[derive(Debug, Clone)]

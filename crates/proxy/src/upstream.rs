@@ -3,11 +3,34 @@
 //! Knows how to address, authenticate and judge each of them; knows nothing of who is calling beyond plain values, and
 //! nothing of budgets or policies.
 
+mod answer;
+mod anthropic;
+mod candidates;
+mod failure;
+mod parts;
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use bytes::Bytes;
+use control::connect::{Egress, UpstreamClient, connect_error};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use secrecy::SecretString;
 use url::Url;
+use wire::catalog::{Catalog, Model, Provider};
+use wire::messages::RequestHead;
+
+use crate::chain;
+use anthropic::Anthropic;
+
+pub use answer::{Answer, AnswerBody};
+pub use anthropic::answer_headers;
+pub use candidates::{Candidate, Unserved};
+pub use failure::{Failed, Failure, Verdict, verdict};
+pub use parts::{Parts, Sent};
 
 /// One entry of `upstreams:` with `provider: anthropic`.
 #[derive(Debug, Clone)]
@@ -18,7 +41,7 @@ pub struct Config {
     pub base_url: Url,
     /// `auth`.
     pub credential: Credential,
-    /// `headers`: added to every request; none of the reserved names (contract B4).
+    /// `headers`: added to every request; none of the reserved names (contract B4). Values are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// `models`: the client-facing ids it serves; `None`: every model it has an id for.
     pub models: Option<Vec<String>>,
@@ -37,4 +60,215 @@ pub enum Credential {
     ApiKey(SecretString),
     /// `auth.oauth_token`: sent as a bearer, with the beta that allows it.
     OauthToken(SecretString),
+}
+
+/// A configured upstream that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// `base_url` cannot be asked.
+    #[error("upstream {0}: base_url must be an http or https URL with a host")]
+    BaseUrl(String),
+    /// The credential cannot stand in a header.
+    #[error("upstream {0}: the credential of auth must be printable ASCII on one line")]
+    Credential(String),
+}
+
+/// What is asked of an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// An answer.
+    Messages,
+    /// How many tokens a request has.
+    CountTokens,
+}
+
+impl Endpoint {
+    /// Its path, ours and the upstream's.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Messages => "/v1/messages",
+            Self::CountTokens => "/v1/messages/count_tokens",
+        }
+    }
+}
+
+/// A client's request on its way to an upstream.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// What is asked.
+    pub endpoint: Endpoint,
+    /// The client's query string, verbatim.
+    pub query: Option<&'a str>,
+    /// The client's headers.
+    pub headers: &'a HeaderMap,
+    /// The client's body.
+    pub body: &'a Bytes,
+    /// What was found in that body.
+    pub head: &'a RequestHead,
+    /// Take `tags`, and the beta that they need, out.
+    pub strip_tags: bool,
+    /// Who is calling.
+    pub caller: Caller<'a>,
+}
+
+/// Who is calling, for upstreams that are told.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// The subject.
+    pub sub: &'a str,
+    /// The e-mail address.
+    pub email: Option<&'a str>,
+}
+
+/// All upstreams, in the order of the configuration, and the way to them.
+#[derive(Debug)]
+pub struct Upstreams {
+    all: Vec<Arc<Upstream>>,
+    client: UpstreamClient<Parts>,
+}
+
+impl Upstreams {
+    /// The upstreams of `configs`; the ids in their `models` are looked up in `catalog`.
+    ///
+    /// # Errors
+    /// [`Invalid`] for the first that cannot be used.
+    pub fn new(configs: Vec<Config>, catalog: &Catalog, egress: &Egress) -> Result<Self, Invalid> {
+        let all = configs.into_iter().map(|config| Upstream::new(config, catalog).map(Arc::new));
+        Ok(Self { all: all.collect::<Result<_, _>>()?, client: egress.client() })
+    }
+
+    /// How many are configured.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Those that serve `model` for a member of `groups`. `requested` is the client's word for the model.
+    ///
+    /// # Errors
+    /// [`Unserved`] when there is none.
+    pub fn candidates(&self, model: &Model, requested: &str, groups: &[String]) -> Result<Vec<Candidate>, Unserved> {
+        candidates::candidates(&self.all, model, requested, groups)
+    }
+
+    /// Asks one upstream, once. `sent` tells whether it has the whole request; dropping the future takes it back by
+    /// closing the connection.
+    ///
+    /// # Errors
+    /// [`Failure`] when another upstream may be asked.
+    pub async fn ask(&self, candidate: &Candidate, call: &Call<'_>, sent: &Sent) -> Result<Answer, Failure> {
+        let upstream = &candidate.upstream;
+        let asking = self.exchange(upstream, &candidate.model_id, call, sent);
+        match upstream.ttfb_timeout {
+            Some(budget) => tokio::time::timeout(budget, asking).await.unwrap_or(Err(Failure::Silent(budget))),
+            None => asking.await,
+        }
+    }
+
+    async fn exchange(
+        &self,
+        upstream: &Upstream,
+        model_id: &str,
+        call: &Call<'_>,
+        sent: &Sent,
+    ) -> Result<Answer, Failure> {
+        let Api::Anthropic(api) = &upstream.api;
+        let request =
+            api.request(call, model_id, sent.clone()).map_err(|error| Failure::Unsendable(error.to_string()))?;
+        let response = self.client.request(request).await.map_err(|error| match connect_error(&error) {
+            Some(error) => Failure::Unreachable(error.to_string()),
+            None => Failure::Interrupted(chain(&error)),
+        })?;
+        let mut answer = Failure::judge(Answer::arriving(response))?;
+        if answer.status() == StatusCode::BAD_REQUEST {
+            let message = answer.error_message().await.map_err(|error| Failure::Interrupted(chain(&error)))?;
+            if message.is_some_and(|message| failure::is_usage_limit(&message)) {
+                return Err(Failure::Status(Box::new(answer)));
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// One configured upstream.
+#[derive(Debug)]
+pub struct Upstream {
+    name: String,
+    /// Catalogue ids; `None`: all.
+    models: Option<HashSet<String>>,
+    groups: Option<Vec<String>>,
+    ttfb_timeout: Option<Duration>,
+    api: Api,
+    is_known_unmetered: AtomicBool,
+}
+
+/// How each kind of vendor API is spoken to.
+#[derive(Debug)]
+enum Api {
+    Anthropic(Anthropic),
+}
+
+impl Upstream {
+    fn new(config: Config, catalog: &Catalog) -> Result<Self, Invalid> {
+        let api = Api::Anthropic(Anthropic::new(&config)?);
+        let ids = |listed: Vec<String>| listed.iter().filter_map(|id| Some(catalog.resolve(id)?.id.clone())).collect();
+        Ok(Self {
+            name: config.name,
+            models: config.models.map(ids),
+            groups: config.groups,
+            ttfb_timeout: config.ttfb_timeout,
+            api,
+            is_known_unmetered: AtomicBool::new(false),
+        })
+    }
+
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// An answer of it said nothing of its usage. Logged once: it will hardly be the last.
+    pub fn tell_unmetered(&self) {
+        if !self.is_known_unmetered.swap(true, Ordering::Relaxed) {
+            tracing::warn!(upstream = self.name, "an answer reports no usage; such answers are charged by their size");
+        }
+    }
+
+    fn admits(&self, model: &Model, groups: &[String]) -> bool {
+        self.models.as_ref().is_none_or(|models| models.contains(&model.id))
+            && self.groups.as_ref().is_none_or(|admitted| admitted.iter().any(|group| groups.contains(group)))
+    }
+
+    fn id_for<'a>(&self, model: &'a Model) -> Option<Cow<'a, str>> {
+        match self.api {
+            Api::Anthropic(_) => model.id_for(&self.name, Provider::Anthropic, None),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// An upstream that is configured with a name and an address only.
+    pub(super) fn config(name: &str, base_url: &str) -> Config {
+        Config {
+            name: name.to_owned(),
+            base_url: base_url.parse().unwrap(),
+            credential: Credential::ApiKey("sk-test".into()),
+            headers: Vec::new(),
+            models: None,
+            groups: None,
+            forward_user_identity: false,
+            ttfb_timeout: None,
+        }
+    }
+
+    pub(super) fn upstream(name: &str) -> Arc<Upstream> {
+        let catalog = Catalog::new(Vec::new(), true).unwrap();
+        Arc::new(Upstream::new(config(name, "http://127.0.0.1:1"), &catalog).unwrap())
+    }
 }

@@ -3,6 +3,8 @@
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
+use super::Principal;
+
 /// The key lists of the `admin:` section.
 #[derive(Debug, Clone, Default)]
 pub struct AdminKeys {
@@ -30,17 +32,53 @@ pub enum Access {
     Write,
 }
 
-impl AdminKeys {
-    /// The key's id and access; `None` when no key equals `presented`. Every key is compared, in constant time each.
+/// An authenticated administrator.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    actor: String,
+    access: Access,
+}
+
+/// The proof that an administrator may change things; what changes things asks for it.
+#[derive(Debug, Clone)]
+pub struct WriteAccess {
+    actor: String,
+}
+
+impl Admin {
+    /// The holder of a person's bearer whose groups meet `admin_groups`; `None` when they do not.
     #[must_use]
-    pub fn find(&self, presented: &str) -> Option<(&str, Access)> {
+    pub fn person(principal: &Principal, admin_groups: &[String]) -> Option<Self> {
+        let admitted = principal.groups.iter().any(|group| admin_groups.contains(group));
+        admitted.then(|| Self { actor: format!("oidc:{}", principal.sub), access: Access::Write })
+    }
+
+    /// The yes to a change; `None` for a reader.
+    #[must_use]
+    pub fn write_access(&self) -> Option<WriteAccess> {
+        (self.access == Access::Write).then(|| WriteAccess { actor: self.actor.clone() })
+    }
+}
+
+impl WriteAccess {
+    /// Who the audit says it was: `admin-key:<id>` or `oidc:<sub>`.
+    #[must_use]
+    pub fn actor(&self) -> &str {
+        &self.actor
+    }
+}
+
+impl AdminKeys {
+    /// The key's holder; `None` when no key equals `presented`. Every key is compared, in constant time each.
+    #[must_use]
+    pub fn find(&self, presented: &str) -> Option<Admin> {
         let lists = [(&self.write, Access::Write), (&self.read, Access::Read)];
         let mut found = None;
         for (keys, access) in lists {
             for key in keys {
                 let same: bool = key.key.expose_secret().as_bytes().ct_eq(presented.as_bytes()).into();
                 if same && found.is_none() {
-                    found = Some((key.id.as_str(), access));
+                    found = Some(Admin { actor: format!("admin-key:{}", key.id), access });
                 }
             }
         }

@@ -1,1 +1,605 @@
 //! Bearers: HS256 JSON Web Tokens (RFC 7519) that the gateway issues and verifies by itself.
+//!
+//! Verification is on every request's path, so it is one HMAC and one parse, without a JWT library. Knows nothing of the
+//! identity provider's tokens.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use aws_lc_rs::{digest, hmac};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use super::{Principal, SessionConfig};
+
+/// `aud` of every bearer.
+const AUDIENCE: &str = "claude-gateway";
+/// Proxies commonly refuse header fields of 8 kB; the rest of the request line and headers need room too.
+const LONGEST_BEARER: usize = 6000;
+/// Longer ones, which we never issue, are not even decoded.
+const LONGEST_READ: usize = 16 * 1024;
+/// Replicas' clocks differ a little: a bearer minted by one must be good at another at once.
+const CLOCK_TOLERANCE_SECONDS: i64 = 5;
+
+/// Issues and verifies bearers.
+pub struct Bearers {
+    /// The first signs; all verify.
+    keys: Vec<Key>,
+    issuer: String,
+    ttl_seconds: u64,
+    billing_group_tag: Option<String>,
+    named_groups: Vec<String>,
+}
+
+struct Key {
+    kid: String,
+    hmac: hmac::Key,
+    /// `{"alg":"HS256","typ":"JWT","kid":...}` as it stands in the tokens that we sign.
+    header: String,
+}
+
+/// A fresh bearer.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    /// The bearer.
+    pub token: SecretString,
+    /// Its life in seconds.
+    pub expires_in: u64,
+}
+
+/// Why a bearer is refused; [`BearerError::cause`] is for the audit, the client is told nothing but `invalid token`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BearerError {
+    /// No `Authorization: Bearer` header.
+    #[error("no bearer was sent")]
+    Missing,
+    /// Not a JSON Web Token of ours: broken, too long, or with a claim of the wrong type.
+    #[error("the bearer is malformed")]
+    Malformed,
+    /// `alg` is not HS256.
+    #[error("the bearer is signed with another algorithm")]
+    WrongAlgorithm,
+    /// `kid` names none of our secrets.
+    #[error("the bearer is signed with an unknown key")]
+    UnknownKey,
+    /// The signature does not fit.
+    #[error("the bearer's signature is wrong")]
+    BadSignature,
+    /// `aud` does not hold ours.
+    #[error("the bearer is for another audience")]
+    WrongAudience,
+    /// `iss` is not ours.
+    #[error("the bearer is of another issuer")]
+    WrongIssuer,
+    /// `sub` is absent or empty.
+    #[error("the bearer names no subject")]
+    NoSubject,
+    /// `exp` is absent.
+    #[error("the bearer never expires")]
+    NoExpiry,
+    /// `exp` has passed.
+    #[error("the bearer has expired")]
+    Expired,
+    /// `nbf` or `iat` lies ahead.
+    #[error("the bearer is not valid yet")]
+    NotYetValid,
+}
+
+impl BearerError {
+    /// The word for it in audit events.
+    #[must_use]
+    pub fn cause(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::WrongAlgorithm => "wrong_algorithm",
+            Self::UnknownKey => "unknown_key",
+            Self::BadSignature => "bad_signature",
+            Self::WrongAudience => "wrong_audience",
+            Self::WrongIssuer => "wrong_issuer",
+            Self::NoSubject => "no_subject",
+            Self::NoExpiry => "no_expiry",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct IssuedClaims<'a> {
+    sub: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    groups: &'a [&'a str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    billing_group_tag: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sid: Option<&'a str>,
+    aud: &'static str,
+    iat: i64,
+    exp: i64,
+    iss: &'a str,
+}
+
+#[derive(Deserialize)]
+struct ReadClaims<'a> {
+    #[serde(default)]
+    sub: Option<String>,
+    #[serde(default)]
+    email: Option<String>,
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    groups: Option<Vec<String>>,
+    #[serde(default)]
+    billing_group_tag: Option<String>,
+    #[serde(default)]
+    sid: Option<String>,
+    #[serde(borrow, default)]
+    aud: Option<Audience<'a>>,
+    #[serde(borrow, default)]
+    iss: Option<Cow<'a, str>>,
+    #[serde(default)]
+    exp: Option<NumericDate>,
+    #[serde(default)]
+    nbf: Option<NumericDate>,
+    #[serde(default)]
+    iat: Option<NumericDate>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience<'a> {
+    One(#[serde(borrow)] Cow<'a, str>),
+    Many(#[serde(borrow)] Vec<Cow<'a, str>>),
+}
+
+#[derive(Deserialize)]
+struct ReadHeader<'a> {
+    #[serde(borrow)]
+    alg: Cow<'a, str>,
+    #[serde(borrow, default)]
+    kid: Option<Cow<'a, str>>,
+    #[serde(default)]
+    crit: Option<de::IgnoredAny>,
+}
+
+/// Seconds since 1970, whole or not (RFC 7519, section 2), cut to whole ones.
+#[derive(Clone, Copy)]
+struct NumericDate(i64);
+
+impl Bearers {
+    /// Bearers under the configured secrets.
+    #[must_use]
+    pub fn new(config: SessionConfig) -> Self {
+        Self {
+            keys: config.secrets.iter().map(Key::new).collect(),
+            issuer: config.issuer,
+            ttl_seconds: config.ttl.as_secs().max(1),
+            billing_group_tag: config.billing_group_tag,
+            named_groups: Vec::new(),
+        }
+    }
+
+    /// The groups that the configuration names: those that a bearer keeps when not all of a person's fit.
+    #[must_use]
+    pub fn keeping_groups(self, named_groups: Vec<String>) -> Self {
+        Self { named_groups, ..self }
+    }
+
+    /// Life of a bearer in seconds.
+    #[must_use]
+    pub fn ttl_seconds(&self) -> u64 {
+        self.ttl_seconds
+    }
+
+    /// A bearer for the principal, shorter than 6 kB: when the groups do not fit, it carries those that the configuration
+    /// names, and when these do not fit either, the first ones of them.
+    #[must_use]
+    pub fn issue(&self, principal: &Principal, now: Timestamp) -> Issued {
+        let mut groups: Vec<&str> = principal.groups.iter().map(String::as_str).collect();
+        let mut token = self.sign(principal, &groups, now);
+        if token.len() >= LONGEST_BEARER {
+            groups.retain(|group| self.named_groups.iter().any(|named| named == group));
+            token = self.sign(principal, &groups, now);
+        }
+        while token.len() >= LONGEST_BEARER && !groups.is_empty() {
+            groups.truncate(groups.len() / 2);
+            token = self.sign(principal, &groups, now);
+        }
+        Issued { token: token.into(), expires_in: self.ttl_seconds }
+    }
+
+    /// The principal of an `Authorization` header: `Bearer`, one space, the token; the scheme's letter case counts.
+    ///
+    /// # Errors
+    /// Why the request is not authenticated.
+    pub fn authenticate(&self, authorization: Option<&str>, now: Timestamp) -> Result<Principal, BearerError> {
+        let token = authorization.and_then(|header| header.strip_prefix("Bearer ")).ok_or(BearerError::Missing)?;
+        if token.is_empty() {
+            return Err(BearerError::Missing);
+        }
+        self.verify(token, now)
+    }
+
+    /// The principal of a token.
+    ///
+    /// # Errors
+    /// Why the token is refused.
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Principal, BearerError> {
+        if token.len() > LONGEST_READ {
+            return Err(BearerError::Malformed);
+        }
+        let (signed, signature) = token.rsplit_once('.').ok_or(BearerError::Malformed)?;
+        let (header, payload) = signed.split_once('.').ok_or(BearerError::Malformed)?;
+        let key = self.key_of(header)?;
+        let mut tag = [0; 64];
+        let length = URL_SAFE_NO_PAD.decode_slice(signature, &mut tag).map_err(|_| BearerError::Malformed)?;
+        // Compares in constant time.
+        hmac::verify(&key.hmac, signed.as_bytes(), &tag[..length]).map_err(|_| BearerError::BadSignature)?;
+        let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| BearerError::Malformed)?;
+        let claims: ReadClaims<'_> = serde_json::from_slice(&payload).map_err(|_| BearerError::Malformed)?;
+        self.accept(claims, now.as_second())
+    }
+
+    fn key_of(&self, header: &str) -> Result<&Key, BearerError> {
+        if let Some(key) = self.keys.iter().find(|key| key.header == header) {
+            return Ok(key);
+        }
+        let json = URL_SAFE_NO_PAD.decode(header).map_err(|_| BearerError::Malformed)?;
+        let header: ReadHeader<'_> = serde_json::from_slice(&json).map_err(|_| BearerError::Malformed)?;
+        if header.alg != "HS256" {
+            return Err(BearerError::WrongAlgorithm);
+        }
+        if header.crit.is_some() {
+            // RFC 7515, section 4.1.11: an extension that is not understood.
+            return Err(BearerError::Malformed);
+        }
+        match header.kid {
+            Some(kid) => self.keys.iter().find(|key| key.kid == kid),
+            None => self.keys.first(),
+        }
+        .ok_or(BearerError::UnknownKey)
+    }
+
+    fn accept(&self, claims: ReadClaims<'_>, now: i64) -> Result<Principal, BearerError> {
+        let for_us = match &claims.aud {
+            Some(Audience::One(one)) => one == AUDIENCE,
+            Some(Audience::Many(many)) => many.iter().any(|one| one == AUDIENCE),
+            None => false,
+        };
+        if !for_us {
+            return Err(BearerError::WrongAudience);
+        }
+        if claims.iss.as_deref() != Some(self.issuer.as_str()) {
+            return Err(BearerError::WrongIssuer);
+        }
+        if claims.exp.ok_or(BearerError::NoExpiry)?.0 <= now {
+            return Err(BearerError::Expired);
+        }
+        let begins_later = claims.nbf.is_some_and(|nbf| nbf.0 > now);
+        let minted_later = claims.iat.is_some_and(|iat| iat.0 > now + CLOCK_TOLERANCE_SECONDS);
+        if begins_later || minted_later {
+            return Err(BearerError::NotYetValid);
+        }
+        Ok(Principal {
+            sub: claims.sub.filter(|sub| !sub.is_empty()).ok_or(BearerError::NoSubject)?,
+            email: claims.email,
+            name: claims.name,
+            groups: claims.groups.unwrap_or_default(),
+            session: claims.sid,
+            billing_group_tag: claims.billing_group_tag,
+        })
+    }
+
+    fn sign(&self, principal: &Principal, groups: &[&str], now: Timestamp) -> String {
+        let iat = now.as_second();
+        let claims = IssuedClaims {
+            sub: &principal.sub,
+            email: principal.email.as_deref(),
+            name: principal.name.as_deref(),
+            groups,
+            billing_group_tag: self.billing_group_tag.as_deref(),
+            sid: principal.session.as_deref(),
+            aud: AUDIENCE,
+            iat,
+            exp: iat.saturating_add_unsigned(self.ttl_seconds),
+            iss: &self.issuer,
+        };
+        // Strings and numbers only: nothing here can fail to serialise, and an empty token would be refused everywhere.
+        let payload = serde_json::to_vec(&claims).unwrap_or_default();
+        let Some(key) = self.keys.first() else { return String::new() };
+        let mut token = String::with_capacity(key.header.len() + payload.len() * 4 / 3 + 48);
+        token.push_str(&key.header);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(&payload, &mut token);
+        let tag = hmac::sign(&key.hmac, token.as_bytes());
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(tag.as_ref(), &mut token);
+        token
+    }
+}
+
+impl fmt::Debug for Bearers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bearers")
+            .field("issuer", &self.issuer)
+            .field("ttl_seconds", &self.ttl_seconds)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Key {
+    fn new(secret: &SecretString) -> Self {
+        let secret = secret.expose_secret().as_bytes();
+        let kid = kid_of(secret);
+        let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"HS256","typ":"JWT","kid":"{kid}"}}"#));
+        Self { kid, hmac: hmac::Key::new(hmac::HMAC_SHA256, secret), header }
+    }
+}
+
+/// The first 16 hexadecimal digits of the secret's SHA-256.
+pub(super) fn kid_of(secret: &[u8]) -> String {
+    hex(&digest::digest(&digest::SHA256, secret).as_ref()[..8])
+}
+
+/// Lower-case hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+impl<'de> Deserialize<'de> for NumericDate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = NumericDate;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("seconds since 1970")
+            }
+            fn visit_i64<E>(self, seconds: i64) -> Result<NumericDate, E> {
+                Ok(NumericDate(seconds))
+            }
+            fn visit_u64<E>(self, seconds: u64) -> Result<NumericDate, E> {
+                Ok(NumericDate(i64::try_from(seconds).unwrap_or(i64::MAX)))
+            }
+            fn visit_f64<E>(self, seconds: f64) -> Result<NumericDate, E> {
+                Ok(NumericDate(seconds as i64))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const OLD: &str = "old-secret-0123456789abcdefghijklmnop";
+    const NEW: &str = "new-secret-0123456789abcdefghijklmnop";
+    const NOW: i64 = 1_800_000_000;
+
+    fn config(secrets: &[&str]) -> SessionConfig {
+        SessionConfig {
+            secrets: secrets.iter().map(|secret| SecretString::from(*secret)).collect(),
+            ttl: Duration::from_secs(3600),
+            issuer: "https://gw.example".to_owned(),
+            billing_group_tag: Some("team".to_owned()),
+        }
+    }
+
+    fn bearers(secrets: &[&str]) -> Bearers {
+        Bearers::new(config(secrets))
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn alice() -> Principal {
+        Principal {
+            sub: "alice".to_owned(),
+            email: Some("Alice@Example.com".to_owned()),
+            name: Some("Alice \u{00c9}".to_owned()),
+            groups: vec!["eng".to_owned(), "a \"quoted\" one".to_owned()],
+            session: Some("s-1".to_owned()),
+            billing_group_tag: None,
+        }
+    }
+
+    fn forged(secret: &str, header: &str, claims: &str) -> String {
+        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), signed.as_bytes());
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))
+    }
+
+    fn with_claims(changes: Value) -> String {
+        let mut claims =
+            json!({"sub": "alice", "aud": "claude-gateway", "iss": "https://gw.example", "iat": NOW, "exp": NOW + 10});
+        for (name, value) in changes.as_object().unwrap() {
+            if value == "absent" {
+                claims.as_object_mut().unwrap().remove(name);
+            } else {
+                claims[name] = value.clone();
+            }
+        }
+        forged(NEW, r#"{"alg":"HS256"}"#, &claims.to_string())
+    }
+
+    #[test]
+    fn what_is_issued_verifies_and_has_the_contracts_shape() {
+        let issued = bearers(&[NEW]).issue(&alice(), at(NOW));
+        assert_eq!(issued.expires_in, 3600);
+        let token = issued.token.expose_secret();
+        let parts: Vec<_> = token.split('.').collect();
+        let kid = kid_of(NEW.as_bytes());
+        let header = URL_SAFE_NO_PAD.decode(parts[0]).unwrap();
+        assert_eq!(String::from_utf8(header).unwrap(), format!(r#"{{"alg":"HS256","typ":"JWT","kid":"{kid}"}}"#));
+        assert_eq!(kid.len(), 16);
+        let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
+        let expected = json!({
+            "sub": "alice", "email": "Alice@Example.com", "name": "Alice \u{00c9}", "groups": ["eng", "a \"quoted\" one"],
+            "billing_group_tag": "team", "sid": "s-1", "aud": "claude-gateway", "iat": NOW, "exp": NOW + 3600,
+            "iss": "https://gw.example"
+        });
+        assert_eq!(claims, expected);
+        let verified = bearers(&[NEW]).authenticate(Some(&format!("Bearer {token}")), at(NOW + 3599)).unwrap();
+        assert_eq!(verified, Principal { billing_group_tag: Some("team".to_owned()), ..alice() });
+    }
+
+    #[test]
+    fn only_the_exact_header_form_is_read() {
+        let bearers = bearers(&[NEW]);
+        let issued = bearers.issue(&alice(), at(NOW));
+        let token = issued.token.expose_secret();
+        let read = |header: Option<&str>| bearers.authenticate(header, at(NOW)).err();
+        assert_eq!(read(Some(&format!("Bearer {token}"))), None);
+        for header in [format!("bearer {token}"), token.to_owned(), format!("Basic {token}"), "Bearer ".to_owned()] {
+            assert_eq!(read(Some(&header)), Some(BearerError::Missing), "{header}");
+        }
+        assert_eq!(read(None), Some(BearerError::Missing));
+        assert_eq!(read(Some(&format!("Bearer  {token}"))), Some(BearerError::Malformed));
+        assert_eq!(read(Some(&format!("Bearer {token} "))), Some(BearerError::Malformed));
+    }
+
+    #[test]
+    fn a_rotated_secret_still_verifies_and_a_dropped_one_does_not() {
+        let issued = bearers(&[OLD]).issue(&alice(), at(NOW));
+        let token = issued.token.expose_secret();
+        assert!(bearers(&[NEW, OLD]).verify(token, at(NOW)).is_ok());
+        assert_eq!(bearers(&[NEW]).verify(token, at(NOW)), Err(BearerError::UnknownKey));
+        let header = token.split('.').next().unwrap().to_owned();
+        let fresh = bearers(&[NEW, OLD]).issue(&alice(), at(NOW));
+        assert!(!fresh.token.expose_secret().starts_with(&header), "the first secret signs");
+    }
+
+    #[test]
+    fn every_attack_on_the_signature_is_refused_for_what_it_is() {
+        let bearers = bearers(&[NEW, OLD]);
+        let claims =
+            json!({"sub": "alice", "aud": "claude-gateway", "iss": "https://gw.example", "exp": NOW + 10}).to_string();
+        let new_kid = kid_of(NEW.as_bytes());
+        let old_kid = kid_of(OLD.as_bytes());
+        let good = forged(NEW, r#"{"alg":"HS256"}"#, &claims);
+        let cut = &good[..good.len() - 1];
+        let changed = good.replacen('.', ".e", 1);
+        let unsigned = format!("{}.", good.rsplit_once('.').unwrap().0);
+        let padded = format!("{good}=");
+        let long = "a".repeat(LONGEST_READ + 1);
+        let table = [
+            (forged(NEW, r#"{"alg":"none"}"#, &claims), BearerError::WrongAlgorithm),
+            (forged(NEW, r#"{"alg":"HS512"}"#, &claims), BearerError::WrongAlgorithm),
+            (forged(NEW, r#"{"alg":"hs256"}"#, &claims), BearerError::WrongAlgorithm),
+            (forged(NEW, r#"{"alg":"RS256"}"#, &claims), BearerError::WrongAlgorithm),
+            (forged(NEW, r#"{"typ":"JWT"}"#, &claims), BearerError::Malformed),
+            (forged(NEW, r#"{"alg":"HS256","crit":["x"]}"#, &claims), BearerError::Malformed),
+            (forged(NEW, r#"{"alg":"HS256","kid":"0000000000000000"}"#, &claims), BearerError::UnknownKey),
+            (forged(OLD, r#"{"alg":"HS256"}"#, &claims), BearerError::BadSignature),
+            (forged(OLD, &format!(r#"{{"alg":"HS256","kid":"{new_kid}"}}"#), &claims), BearerError::BadSignature),
+            (forged("another secret of somebody else..", r#"{"alg":"HS256"}"#, &claims), BearerError::BadSignature),
+            (changed, BearerError::BadSignature),
+            (unsigned, BearerError::BadSignature),
+            (cut.to_owned(), BearerError::Malformed),
+            (padded, BearerError::Malformed),
+            (long, BearerError::Malformed),
+            ("a.b".to_owned(), BearerError::Malformed),
+            (String::new(), BearerError::Malformed),
+            ("..".to_owned(), BearerError::Malformed),
+        ];
+        for (token, error) in table {
+            assert_eq!(bearers.verify(&token, at(NOW)), Err(error), "{token}");
+        }
+        assert!(bearers.verify(&good, at(NOW)).is_ok());
+        assert!(
+            bearers.verify(&forged(OLD, &format!(r#"{{"kid":"{old_kid}","alg":"HS256"}}"#), &claims), at(NOW)).is_ok()
+        );
+    }
+
+    #[test]
+    fn every_wrong_claim_is_refused_for_what_it_is() {
+        let table = [
+            (json!({"aud": "absent"}), BearerError::WrongAudience),
+            (json!({"aud": "other"}), BearerError::WrongAudience),
+            (json!({"aud": ["other", "claude"]}), BearerError::WrongAudience),
+            (json!({"aud": 1}), BearerError::Malformed),
+            (json!({"iss": "absent"}), BearerError::WrongIssuer),
+            (json!({"iss": "https://gw.example/"}), BearerError::WrongIssuer),
+            (json!({"sub": "absent"}), BearerError::NoSubject),
+            (json!({"sub": ""}), BearerError::NoSubject),
+            (json!({"sub": 7}), BearerError::Malformed),
+            (json!({"exp": "absent"}), BearerError::NoExpiry),
+            (json!({"exp": NOW}), BearerError::Expired),
+            (json!({"exp": NOW - 5}), BearerError::Expired),
+            (json!({"exp": "soon"}), BearerError::Malformed),
+            (json!({"nbf": NOW + 1}), BearerError::NotYetValid),
+            (json!({"iat": NOW + 60}), BearerError::NotYetValid),
+            (json!({"groups": "eng"}), BearerError::Malformed),
+            (json!({"email": 1}), BearerError::Malformed),
+        ];
+        for (changes, error) in table {
+            assert_eq!(bearers(&[NEW]).verify(&with_claims(changes.clone()), at(NOW)), Err(error), "{changes}");
+        }
+    }
+
+    #[test]
+    fn a_bearer_of_the_reference_without_session_is_accepted() {
+        for changes in [
+            json!({}),
+            json!({"aud": ["x", "claude-gateway"]}),
+            json!({"exp": 1_800_000_003.6}),
+            json!({"iat": "absent"}),
+        ] {
+            let principal = bearers(&[NEW]).verify(&with_claims(changes.clone()), at(NOW)).unwrap();
+            assert_eq!(
+                (principal.sub.as_str(), principal.session, principal.groups.len()),
+                ("alice", None, 0),
+                "{changes}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bearer_stays_under_its_size_and_keeps_the_groups_that_the_configuration_names() {
+        let mut crowd = alice();
+        crowd.groups = (0..500).map(|n| format!("group-with-a-long-name-{n}")).collect();
+        let bearers =
+            bearers(&[NEW]).keeping_groups(vec!["group-with-a-long-name-499".to_owned(), "absent".to_owned()]);
+        let issued = bearers.issue(&crowd, at(NOW));
+        assert!(issued.token.expose_secret().len() < LONGEST_BEARER);
+        let kept = bearers.verify(issued.token.expose_secret(), at(NOW)).unwrap().groups;
+        assert_eq!(kept, ["group-with-a-long-name-499"]);
+        let all_named = bearers.keeping_groups(crowd.groups.clone());
+        let issued = all_named.issue(&crowd, at(NOW));
+        assert!(issued.token.expose_secret().len() < LONGEST_BEARER);
+        let kept = all_named.verify(issued.token.expose_secret(), at(NOW)).unwrap().groups;
+        assert!(kept.len() > 50 && crowd.groups.starts_with(&kept), "{} kept", kept.len());
+    }
+
+    #[test]
+    fn a_fraction_of_a_second_is_cut_and_a_bearer_lives_at_least_one() {
+        let mut config = config(&[NEW]);
+        config.ttl = Duration::from_millis(3600);
+        assert_eq!(Bearers::new(config.clone()).issue(&alice(), at(NOW)).expires_in, 3);
+        config.ttl = Duration::from_millis(10);
+        assert_eq!(Bearers::new(config).issue(&alice(), at(NOW)).expires_in, 1);
+    }
+
+    #[test]
+    fn no_secret_and_no_token_shows_in_debug() {
+        let bearers = bearers(&[NEW]);
+        let text = format!("{bearers:?} {:?}", bearers.issue(&alice(), at(NOW)));
+        assert!(!text.contains("secret-0") && !text.contains("eyJ"), "{text}");
+    }
+}

@@ -41,8 +41,11 @@ mod tests {
 
     fn matcher(groups: Option<&[&str]>, email_domains: Option<&[&str]>) -> Matcher {
         let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-        let config =
-            PolicyConfig { groups: groups.map(owned), email_domains: email_domains.map(owned), ..PolicyConfig::default() };
+        let config = PolicyConfig {
+            groups: groups.map(owned),
+            email_domains: email_domains.map(owned),
+            ..PolicyConfig::default()
+        };
         Matcher::new(&config)
     }
 

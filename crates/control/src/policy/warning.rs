@@ -35,7 +35,10 @@ pub(super) fn about(
     let mut warnings = Vec::new();
     let mut warn = |path: String, message: String| warnings.push(Warning { path, message });
     if entries.is_empty() {
-        warn("managed.policies".to_owned(), "holds no policy, so nobody receives settings; add one with `match: {}`".to_owned());
+        warn(
+            "managed.policies".to_owned(),
+            "holds no policy, so nobody receives settings; add one with `match: {}`".to_owned(),
+        );
     }
     let base = base_index.and_then(|index| entries[index].cli.as_ref());
     for (index, (entry, document)) in entries.iter().zip(merged).enumerate() {

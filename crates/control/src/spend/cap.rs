@@ -1,6 +1,21 @@
-//! Caps: how much a target may spend in a period.
+//! Caps: how much a target may spend in a period, and which of them are in force for whom.
 
-use super::{Money, Period};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{GroupMode, Money, Period, table};
+use crate::audit::{self, rfc3339_ms};
+use crate::clock::Clock;
+use crate::identity::Principal;
+use crate::identity::admin_key::WriteAccess;
+use crate::store::{Store, StoreError, Tx};
+
+/// The topic that replicas are told about.
+pub(super) const TOPIC: &str = "caps";
 
 /// What a cap is set on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -24,27 +39,378 @@ pub struct Cap {
     pub period: Period,
     /// Whole US cents; `None`: unlimited.
     pub cents: Option<i64>,
-    /// Unix milliseconds.
-    pub created_at_ms: i64,
-    /// Unix milliseconds.
-    pub updated_at_ms: i64,
+    /// When it was first set.
+    pub created_at: Timestamp,
+    /// When it was last set.
+    pub updated_at: Timestamp,
 }
-
-/// All caps.
-#[derive(Debug)]
-pub struct Caps;
 
 /// A cap in force for a principal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InForce {
     /// Over which time.
     pub period: Period,
-    /// How much.
-    pub limit: Money,
     /// In whole US cents, as set.
     pub cents: i64,
     /// Where it comes from.
     pub source: Scope,
     /// Its id.
     pub id: String,
+}
+
+/// One page of a list of caps.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// In the order of their creation.
+    pub caps: Vec<Cap>,
+    /// Whether more follow in the direction asked for.
+    pub has_more: bool,
+}
+
+/// Which part of the list is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum From {
+    /// Its beginning.
+    Start,
+    /// What follows the cap of this id.
+    After(String),
+    /// What stands directly before the cap of this id.
+    Before(String),
+}
+
+/// All caps: the table, and a copy of it in memory that every request reads.
+#[derive(Debug, Clone)]
+pub struct Caps {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    group_mode: GroupMode,
+    copy: Arc<ArcSwap<Copy>>,
+}
+
+#[derive(Debug, Default)]
+struct Copy {
+    revision: i64,
+    organization: ByPeriod,
+    groups: HashMap<String, ByPeriod>,
+    users: HashMap<String, ByPeriod>,
+}
+
+/// A target's caps by period; the outer `None`: no cap is set.
+type ByPeriod = [Option<Arc<Cap>>; 3];
+
+impl Scope {
+    /// The wire's `scope.type`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Organization => "organization",
+            Self::Group(_) => "rbac_group",
+            Self::User(_) => "user",
+        }
+    }
+
+    /// The user's or group's id; empty for the organisation.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Organization => "",
+            Self::Group(id) | Self::User(id) => id,
+        }
+    }
+
+    pub(super) fn from_columns(kind: &str, id: &str) -> Option<Self> {
+        match kind {
+            "organization" => Some(Self::Organization),
+            "rbac_group" => Some(Self::Group(id.to_owned())),
+            "user" => Some(Self::User(id.to_owned())),
+            _ => None,
+        }
+    }
+
+    /// The scope as the admin API writes it.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::Organization => json!({"type": "organization"}),
+            Self::Group(id) => json!({"type": "rbac_group", "rbac_group_id": id}),
+            Self::User(id) => json!({"type": "user", "user_id": id}),
+        }
+    }
+}
+
+impl Cap {
+    /// The cap as the admin API writes it (contract B8): amounts are whole cents as text.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({
+            "type": "spend_limit",
+            "id": self.id,
+            "created_at": rfc3339_ms(self.created_at),
+            "updated_at": rfc3339_ms(self.updated_at),
+            "scope": self.scope.to_json(),
+            "amount": self.cents.map(|cents| cents.to_string()),
+            "currency": "USD",
+            "period": self.period.as_str(),
+        })
+    }
+}
+
+impl InForce {
+    /// The cap as an amount; one beyond the ledger's range is the range's end.
+    #[must_use]
+    pub const fn limit(&self) -> Money {
+        Money::from_cents(self.cents)
+    }
+}
+
+impl Caps {
+    /// Reads all caps.
+    ///
+    /// # Errors
+    /// When the database does not answer, or holds a cap that cannot be.
+    pub async fn load(store: Store, clock: Arc<dyn Clock>, group_mode: GroupMode) -> Result<Self, StoreError> {
+        let caps = Self { store, clock, group_mode, copy: Arc::default() };
+        caps.refresh().await?;
+        Ok(caps)
+    }
+
+    /// The caps in force for a principal, at most one a period: its own, else that of its groups, else the organisation's
+    /// (contract B7).
+    #[must_use]
+    pub fn in_force(&self, principal: &Principal) -> Vec<InForce> {
+        let copy = self.copy.load();
+        Period::ALL.into_iter().filter_map(|period| copy.in_force(principal, period, self.group_mode)).collect()
+    }
+
+    /// The cap that decides for a principal in a period, also when it says "unlimited".
+    #[must_use]
+    pub fn deciding(&self, principal: &Principal, period: Period) -> Option<Arc<Cap>> {
+        self.copy.load().deciding(principal, period, self.group_mode)
+    }
+
+    /// Sets a cap and returns it; the change is in the audit table, or nothing has changed.
+    ///
+    /// # Errors
+    /// When the database does not take it.
+    pub async fn set(
+        &self,
+        access: &WriteAccess,
+        scope: &Scope,
+        period: Period,
+        cents: Option<i64>,
+    ) -> Result<(Cap, Option<Cap>), StoreError> {
+        let now = self.clock.now();
+        let mut tx = self.store.begin().await?;
+        // First, so that two changes at once follow each other and each sees what the other left.
+        table::bump_revision(&mut tx, TOPIC).await?;
+        let before = table::find_cap_by_target(&mut tx, scope, period).await?;
+        let cap = Cap {
+            id: before.as_ref().map_or_else(new_id, |before| before.id.clone()),
+            scope: scope.clone(),
+            period,
+            cents,
+            created_at: before.as_ref().map_or(now, |before| before.created_at),
+            updated_at: now,
+        };
+        table::put_cap(&mut tx, &cap, access.actor()).await?;
+        self.finish(tx, access, "spend_limit.upsert", before.as_ref(), Some(&cap)).await?;
+        Ok((cap, before))
+    }
+
+    /// Deletes a cap and returns what it was; `None` when there is none of this id.
+    ///
+    /// # Errors
+    /// When the database does not take it.
+    pub async fn delete(&self, access: &WriteAccess, id: &str) -> Result<Option<Cap>, StoreError> {
+        let mut tx = self.store.begin().await?;
+        table::bump_revision(&mut tx, TOPIC).await?;
+        let Some(before) = table::delete_cap(&mut tx, id).await? else { return Ok(None) };
+        self.finish(tx, access, "spend_limit.delete", Some(&before), None).await?;
+        Ok(Some(before))
+    }
+
+    async fn finish(
+        &self,
+        mut tx: Tx,
+        access: &WriteAccess,
+        action: &str,
+        before: Option<&Cap>,
+        after: Option<&Cap>,
+    ) -> Result<(), StoreError> {
+        let change = audit::AdminChange {
+            at: self.clock.now(),
+            actor: access.actor(),
+            action,
+            target: after.or(before).map_or("", |cap| &cap.id),
+            before: before.map(Cap::to_json),
+            after: after.map(Cap::to_json),
+        };
+        audit::record_admin_change(&mut tx, &change).await?;
+        tx.notify(TOPIC).await?;
+        tx.commit().await?;
+        // The change stands whether or not it can be read back now; the next batch or poll reads it again.
+        if let Err(error) = self.refresh().await {
+            tracing::warn!("caps were changed but could not be read again yet: {error}");
+        }
+        Ok(())
+    }
+
+    /// The cap of this id.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn find(&self, id: &str) -> Result<Option<Cap>, StoreError> {
+        table::find_cap(&self.store, id).await
+    }
+
+    /// A page of at most `limit` caps; `None` when the id to start from is unknown.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn page(&self, from: &From, limit: usize, scope_kind: Option<&str>) -> Result<Option<Page>, StoreError> {
+        table::page_of_caps(&self.store, from, limit, scope_kind).await
+    }
+
+    /// Reads everything again.
+    ///
+    /// # Errors
+    /// As [`Caps::load`].
+    pub async fn refresh(&self) -> Result<(), StoreError> {
+        let mut tx = self.store.begin().await?;
+        self.refresh_in(&mut tx).await?;
+        tx.commit().await
+    }
+
+    /// Reads everything again if another replica has changed something since.
+    ///
+    /// # Errors
+    /// As [`Caps::load`].
+    pub async fn refresh_if_changed(&self) -> Result<(), StoreError> {
+        let revision = table::revision(&self.store, TOPIC).await?;
+        if revision == self.copy.load().revision { Ok(()) } else { self.refresh().await }
+    }
+
+    /// As [`Caps::refresh_if_changed`], inside the transaction that is about to decide.
+    pub(super) async fn refresh_in_if_changed(&self, tx: &mut Tx) -> Result<(), StoreError> {
+        let revision = table::revision_in(tx, TOPIC).await?;
+        if revision == self.copy.load().revision { Ok(()) } else { self.refresh_in(tx).await }
+    }
+
+    async fn refresh_in(&self, tx: &mut Tx) -> Result<(), StoreError> {
+        // The revision first: a change that comes between is then read twice rather than missed.
+        let mut copy = Copy { revision: table::revision_in(tx, TOPIC).await?, ..Copy::default() };
+        for cap in table::all_caps(tx).await? {
+            let slot = cap.period as usize;
+            let target = match &cap.scope {
+                Scope::Organization => &mut copy.organization,
+                Scope::Group(group) => copy.groups.entry(group.clone()).or_default(),
+                Scope::User(user) => copy.users.entry(user.clone()).or_default(),
+            };
+            target[slot] = Some(Arc::new(cap));
+        }
+        self.copy.store(Arc::new(copy));
+        Ok(())
+    }
+}
+
+impl Copy {
+    fn in_force(&self, principal: &Principal, period: Period, mode: GroupMode) -> Option<InForce> {
+        let cap = self.deciding(principal, period, mode)?;
+        let cents = cap.cents?;
+        Some(InForce { period, cents, source: cap.scope.clone(), id: cap.id.clone() })
+    }
+
+    fn deciding(&self, principal: &Principal, period: Period, mode: GroupMode) -> Option<Arc<Cap>> {
+        let slot = period as usize;
+        if let Some(own) = self.users.get(&principal.sub).and_then(|caps| caps[slot].as_ref()) {
+            return Some(Arc::clone(own));
+        }
+        let of_groups = principal.groups.iter().filter_map(|group| self.groups.get(group)?[slot].as_ref());
+        let unlimited = i64::MAX;
+        let chosen = match mode {
+            GroupMode::Min => of_groups.min_by_key(|cap| cap.cents.unwrap_or(unlimited)),
+            GroupMode::Max => of_groups.max_by_key(|cap| cap.cents.unwrap_or(unlimited)),
+        };
+        chosen.or(self.organization[slot].as_ref()).map(Arc::clone)
+    }
+}
+
+fn new_id() -> String {
+    format!("spl_{}", uuid::Uuid::new_v4().simple())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn cap(scope: Scope, cents: Option<i64>) -> Arc<Cap> {
+        let id = format!("{}:{}", scope.kind(), scope.id());
+        let at = Timestamp::UNIX_EPOCH;
+        Arc::new(Cap { id, scope, period: Period::Daily, cents, created_at: at, updated_at: at })
+    }
+
+    fn copy(caps: &[(Scope, Option<i64>)]) -> Copy {
+        let mut copy = Copy::default();
+        for (scope, cents) in caps {
+            let target = match scope {
+                Scope::Organization => &mut copy.organization,
+                Scope::Group(group) => copy.groups.entry(group.clone()).or_default(),
+                Scope::User(user) => copy.users.entry(user.clone()).or_default(),
+            };
+            target[0] = Some(cap(scope.clone(), *cents));
+        }
+        copy
+    }
+
+    fn alice(groups: &[&str]) -> Principal {
+        Principal {
+            sub: "alice".to_owned(),
+            email: None,
+            name: None,
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            session: None,
+            billing_group_tag: None,
+        }
+    }
+
+    fn group(name: &str) -> Scope {
+        Scope::Group(name.to_owned())
+    }
+
+    fn user(name: &str) -> Scope {
+        Scope::User(name.to_owned())
+    }
+
+    #[test]
+    fn a_cap_of_ones_own_beats_those_of_groups_and_they_beat_the_organisations() {
+        let all = copy(&[(Scope::Organization, Some(1)), (group("eng"), Some(2)), (user("alice"), Some(3))]);
+        let found = |who: &Principal| all.in_force(who, Period::Daily, GroupMode::Min).unwrap().cents;
+        assert_eq!(found(&alice(&["eng"])), 3);
+        let bob = Principal { sub: "bob".to_owned(), ..alice(&["eng"]) };
+        assert_eq!(found(&bob), 2);
+        assert_eq!(found(&Principal { groups: Vec::new(), ..bob }), 1);
+    }
+
+    #[test]
+    fn an_unlimited_cap_of_ones_own_lifts_every_other() {
+        let all = copy(&[(Scope::Organization, Some(1)), (user("alice"), None)]);
+        assert_eq!(all.in_force(&alice(&[]), Period::Daily, GroupMode::Min), None);
+    }
+
+    #[test]
+    fn of_several_groups_the_mode_decides_and_unlimited_wins_only_in_max_mode() {
+        let all = copy(&[(group("a"), Some(5)), (group("b"), Some(9)), (group("c"), None)]);
+        let found = |groups: &[&str], mode| all.in_force(&alice(groups), Period::Daily, mode).map(|cap| cap.cents);
+        assert_eq!(found(&["a", "b"], GroupMode::Min), Some(5));
+        assert_eq!(found(&["a", "b"], GroupMode::Max), Some(9));
+        assert_eq!(found(&["a", "b", "c"], GroupMode::Min), Some(5));
+        assert_eq!(found(&["a", "b", "c"], GroupMode::Max), None);
+    }
+
+    #[test]
+    fn a_cap_counts_in_its_own_period_only() {
+        let all = copy(&[(user("alice"), Some(3))]);
+        assert_eq!(all.in_force(&alice(&[]), Period::Weekly, GroupMode::Min), None);
+    }
 }

@@ -1,26 +1,68 @@
-//! The ledger: reservations before a call, settlements after it, exactly once.
+//! The ledger: money is set aside before a call and swapped for the real charge after it, exactly once.
+//!
+//! One writer per replica decides and records in batches: what arrives while a transaction is under way goes into the
+//! next one, so a row is locked once per batch and not once per request. The database is the only place where an
+//! account's total is decided, so replicas need not know each other.
 
-use std::sync::Arc;
-use std::time::Duration;
+pub(in crate::spend) mod account;
+pub(in crate::spend) mod batch;
+mod writer;
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
-use wire::catalog::Model;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 use wire::usage::Usage;
 
-use super::cap::InForce;
-use super::{Money, Period};
+pub use self::account::Standing;
+pub use self::writer::Writer;
+
+use self::account::Snapshot;
+use self::batch::{Ask, Entry, Outcome, Record, Settle, Verdict};
+use super::estimate::Estimates;
+use super::period::Keys;
+use super::{Caps, Config, Money, Prices, table};
+use crate::clock::Clock;
 use crate::identity::Principal;
 use crate::policy::permit::Permit;
+use crate::store::Store;
+
+/// A snapshot that says "over" is asked again when it is older than this.
+const FRESH: Duration = Duration::from_secs(1);
+/// When to come back after a request did not fit beside others.
+const COME_BACK: Duration = Duration::from_secs(1);
+/// Bytes of body to a token of prompt, where nobody said how many tokens there were.
+const BYTES_PER_TOKEN: u64 = 4;
 
 /// Reserves and settles; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Ledger {}
+pub struct Ledger {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    caps: Caps,
+    prices: Prices,
+    fail_closed: bool,
+    wait: Duration,
+    entries: mpsc::UnboundedSender<Entry>,
+    estimates: Mutex<Estimates>,
+    snapshots: Mutex<HashMap<String, Snapshot>>,
+    keys: ArcSwapOption<Keys>,
+}
 
 /// A request that wants to be admitted.
 #[derive(Debug, Clone)]
 pub struct Admission {
     /// The request's id, unique for ever: reservation, usage row and audit line share it.
-    pub id: uuid::Uuid,
+    pub id: Uuid,
     /// Who pays.
     pub principal: Arc<Principal>,
     /// Length of the body in bytes: no more input tokens than this.
@@ -38,7 +80,11 @@ pub struct Admission {
 #[must_use = "settle or release it"]
 #[derive(Debug)]
 pub struct Reservation {
-    _model: Arc<Model>,
+    shared: Arc<Shared>,
+    record: Arc<Record>,
+    amount: Money,
+    standing: Option<Standing>,
+    ended: bool,
 }
 
 /// What became of a request.
@@ -58,17 +104,6 @@ pub struct Settlement {
     pub ttfb_ms: Option<u64>,
 }
 
-/// Where a principal stands against the fullest of its caps, before this request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
-    /// The fullest cap.
-    pub cap: InForce,
-    /// Spent in its period.
-    pub spent: Money,
-    /// When the period ends.
-    pub resets_at: Timestamp,
-}
-
 /// Why a request cannot be afforded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -84,13 +119,42 @@ pub enum Refusal {
 }
 
 impl Ledger {
+    /// A ledger and the task that writes it; nothing is decided until the task runs.
+    #[must_use]
+    pub fn new(store: Store, clock: Arc<dyn Clock>, caps: Caps, prices: Prices, config: &Config) -> (Self, Writer) {
+        let (entries, inbox) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            store,
+            clock,
+            caps,
+            prices,
+            fail_closed: config.fail_closed,
+            wait: config.wait,
+            entries,
+            estimates: Mutex::default(),
+            snapshots: Mutex::default(),
+            keys: ArcSwapOption::empty(),
+        });
+        (Self { shared: Arc::clone(&shared) }, Writer::new(shared, inbox))
+    }
+
     /// Whether the principal is known to be over a cap, asked before the body is read. Answers from a snapshot when that
     /// suffices; `Ok` is no promise that [`Ledger::reserve`] will say yes.
     ///
     /// # Errors
     /// [`Refusal::Over`] or [`Refusal::Unavailable`].
-    pub async fn check(&self, _principal: &Principal) -> Result<(), Refusal> {
-        Ok(())
+    pub async fn check(&self, principal: &Principal) -> Result<(), Refusal> {
+        let in_force = self.shared.caps.in_force(principal);
+        if in_force.is_empty() {
+            return Ok(());
+        }
+        let now = self.shared.clock.now();
+        let Some(snapshot) = self.shared.snapshot(&account_of(principal)) else { return Ok(()) };
+        match snapshot.over(&in_force, now) {
+            None => Ok(()),
+            Some(standing) if self.shared.is_fresh(&snapshot) => Err(Refusal::Over(Box::new(standing))),
+            Some(_) => self.check_now(principal).await,
+        }
     }
 
     /// Like [`Ledger::check`], but asks the database when the snapshot does not suffice: used before a request is
@@ -98,22 +162,89 @@ impl Ledger {
     ///
     /// # Errors
     /// As [`Ledger::check`].
-    pub async fn check_now(&self, _principal: &Principal) -> Result<(), Refusal> {
-        Ok(())
+    pub async fn check_now(&self, principal: &Principal) -> Result<(), Refusal> {
+        let in_force = self.shared.caps.in_force(principal);
+        if in_force.is_empty() {
+            return Ok(());
+        }
+        let account = account_of(principal);
+        let now = self.shared.clock.now();
+        let keys = self.shared.keys(now);
+        let read = table::read_account(&self.shared.store, &account, &keys, self.shared.clock.instant()).await;
+        match read {
+            Ok(snapshot) => {
+                let over = snapshot.over(&in_force, now);
+                self.shared.remember(account, snapshot);
+                over.map_or(Ok(()), |standing| Err(Refusal::Over(Box::new(standing))))
+            }
+            Err(error) => self.shared.without_database(&error),
+        }
     }
 
     /// Sets money aside for a request, or says why not.
     ///
     /// # Errors
     /// When a cap stands in the way.
-    pub async fn reserve(&self, permit: &Permit, _admission: Admission) -> Result<Reservation, Refusal> {
-        Ok(Reservation { _model: Arc::clone(permit.model()) })
+    pub async fn reserve(&self, permit: &Permit, admission: Admission) -> Result<Reservation, Refusal> {
+        let model = permit.model();
+        let bound = self.shared.prices.bound(&admission.upstreams, model, admission.body_bytes, admission.max_tokens);
+        let amount = self.shared.estimates().expected(&model.id, admission.body_bytes, bound);
+        let capped = !self.shared.caps.in_force(&admission.principal).is_empty();
+        let now = self.shared.clock.now();
+        let record = Arc::new(Record {
+            id: admission.id,
+            account: account_of(&admission.principal),
+            principal: admission.principal,
+            model: Arc::clone(model),
+            session_id: admission.session_id,
+            body_bytes: admission.body_bytes,
+            started_at: now,
+            keys: self.shared.keys(now),
+        });
+        let standing = if capped {
+            self.ask(&record, amount).await?
+        } else {
+            // Nothing to decide: recorded behind, for whoever sets a cap meanwhile and for a crash.
+            self.shared.enter(Entry::Admit { record: Arc::clone(&record), amount });
+            None
+        };
+        Ok(Reservation { shared: Arc::clone(&self.shared), record, amount, standing, ended: false })
     }
 
-    /// Ends of the periods that `at` lies in, for callers that describe them.
-    #[must_use]
-    pub fn resets_at(period: Period, at: Timestamp) -> Timestamp {
-        period.ends(at)
+    async fn ask(&self, record: &Arc<Record>, amount: Money) -> Result<Option<Standing>, Refusal> {
+        let (reply, verdict) = oneshot::channel();
+        let deadline = self.shared.clock.instant() + self.shared.wait;
+        self.shared.enter(Entry::Ask(Ask { record: Arc::clone(record), amount, deadline, reply }));
+        match verdict.await {
+            Ok(Verdict::Granted(standing)) => Ok(standing),
+            Ok(Verdict::Over(standing)) => Err(Refusal::Over(standing)),
+            Ok(Verdict::InFlight) => Err(Refusal::InFlight { retry_after: COME_BACK }),
+            // A writer that has ended can record nothing either.
+            Ok(Verdict::Unavailable) | Err(_) if self.shared.fail_closed => Err(Refusal::Unavailable),
+            Ok(Verdict::Unavailable) | Err(_) => Ok(None),
+        }
+    }
+
+    /// Keeps the copy of the caps close to what other replicas do to them. Runs until dropped.
+    pub async fn follow_caps(&self) {
+        let changed = tokio::sync::Notify::new();
+        let refresh = async {
+            loop {
+                changed.notified().await;
+                if let Err(error) = self.shared.caps.refresh_if_changed().await {
+                    tracing::warn!("caps were changed but could not be read: {error}");
+                }
+            }
+        };
+        tokio::join!(self.shared.store.listen(|_| changed.notify_one()), refresh);
+    }
+
+    /// Waits until all that has been reserved and settled so far is in the database, however long that takes.
+    pub async fn flush(&self) {
+        let (reply, done) = oneshot::channel();
+        self.shared.enter(Entry::Flush(reply));
+        // An ended writer has flushed.
+        let _ = done.await;
     }
 }
 
@@ -121,30 +252,119 @@ impl Reservation {
     /// Where the principal stood against its fullest cap before this request; `None` without caps.
     #[must_use]
     pub fn standing(&self) -> Option<&Standing> {
-        None
+        self.standing.as_ref()
     }
 
     /// The meter has seen this much: when it costs more than was set aside, more is set aside.
-    pub fn grow(&mut self, _upstream: &str, _seen: &Usage) {}
+    pub fn grow(&mut self, upstream: &str, seen: &Usage) {
+        let charge = self.charge(upstream, seen);
+        if charge <= self.amount {
+            return;
+        }
+        // A quarter more than was seen, so that a long answer grows it now and then and not with every frame.
+        let target = charge.plus(Money::from_nano(charge.nano() / 4));
+        let by = target.minus(self.amount);
+        self.amount = target;
+        self.shared.enter(Entry::Grow { id: self.record.id, by });
+    }
 
     /// What `usage` costs on `upstream`.
     #[must_use]
-    pub fn charge(&self, _upstream: &str, _usage: &Usage) -> Money {
-        Money::ZERO
+    pub fn charge(&self, upstream: &str, usage: &Usage) -> Money {
+        self.shared.prices.charge(upstream, &self.record.model, usage)
     }
 
-    /// The usage to assume for a request whose answer never came, when the request had been sent (R18).
+    /// The usage to assume when a request was sent and no word of its tokens ever came (R18): its prompt, by size.
     #[must_use]
     pub fn expected(&self) -> Usage {
-        Usage::default()
+        Usage { input_tokens: self.record.body_bytes.div_ceil(BYTES_PER_TOKEN), ..Usage::default() }
     }
 
     /// Swaps the reservation for the real charge and returns it. Takes effect exactly once, also when the process dies
     /// right after (then at the estimate).
-    pub fn settle(self, _settlement: Settlement) -> Money {
-        Money::ZERO
+    pub fn settle(mut self, settlement: Settlement) -> Money {
+        let (model, usage) = (&self.record.model, &settlement.usage);
+        let charge = self.charge(&settlement.upstream, usage);
+        if !settlement.estimated {
+            let (prompt, answer) = self.shared.prices.charge_parts(&settlement.upstream, model, usage);
+            self.shared.estimates().learn(&model.id, self.record.body_bytes, prompt, answer);
+        }
+        let outcome = Outcome {
+            upstream: Some(settlement.upstream),
+            status: Some(settlement.status),
+            usage: settlement.usage,
+            charge,
+            estimated: settlement.estimated,
+            ms: Some(settlement.ms),
+            ttfb_ms: settlement.ttfb_ms,
+        };
+        self.end(outcome);
+        charge
     }
 
     /// Ends it without a charge: nothing was used.
-    pub fn release(self, _status: u16, _ms: u64) {}
+    pub fn release(mut self, status: u16, ms: u64) {
+        self.end(Outcome { status: Some(status), ms: Some(ms), ..Outcome::default() });
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        self.ended = true;
+        self.shared.enter(Entry::Settle(Settle { record: Arc::clone(&self.record), outcome }));
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if !self.ended {
+            // Forgotten by its owner (a panic): what it may have cost is charged rather than given away.
+            self.end(Outcome { charge: self.amount, estimated: true, ..Outcome::default() });
+        }
+    }
+}
+
+impl Shared {
+    fn enter(&self, entry: Entry) {
+        // Fails only once the writer has ended, after everything was settled.
+        let _ = self.entries.send(entry);
+    }
+
+    fn estimates(&self) -> std::sync::MutexGuard<'_, Estimates> {
+        self.estimates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn snapshot(&self, account: &str) -> Option<Snapshot> {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).get(account).cloned()
+    }
+
+    fn remember(&self, account: String, snapshot: Snapshot) {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).insert(account, snapshot);
+    }
+
+    fn is_fresh(&self, snapshot: &Snapshot) -> bool {
+        self.clock.instant().saturating_duration_since(snapshot.read_at) <= FRESH
+    }
+
+    /// The names of the current periods, formatted once a day.
+    fn keys(&self, now: Timestamp) -> Arc<Keys> {
+        if let Some(keys) = self.keys.load_full().filter(|keys| keys.hold_at(now)) {
+            return keys;
+        }
+        let keys = Arc::new(Keys::at(now));
+        self.keys.store(Some(Arc::clone(&keys)));
+        keys
+    }
+
+    fn without_database(&self, error: &crate::store::StoreError) -> Result<(), Refusal> {
+        tracing::warn!("spend check: {error}");
+        if self.fail_closed { Err(Refusal::Unavailable) } else { Ok(()) }
+    }
+
+    fn instant(&self) -> Instant {
+        self.clock.instant()
+    }
+}
+
+/// The account of a principal. The prefix keeps principals apart from what else will have an account.
+pub(super) fn account_of(principal: &Principal) -> String {
+    format!("user:{}", principal.sub)
 }

@@ -65,6 +65,35 @@ impl Period {
     }
 }
 
+/// The names of the periods that one instant lies in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Keys {
+    keys: [String; 3],
+    starts: Timestamp,
+    ends: [Timestamp; 3],
+}
+
+impl Keys {
+    pub(super) fn at(now: Timestamp) -> Self {
+        Self { keys: Period::ALL.map(|p| p.key(now)), starts: now, ends: Period::ALL.map(|p| p.ends(now)) }
+    }
+
+    pub(super) fn key(&self, period: Period) -> &str {
+        &self.keys[period as usize]
+    }
+
+    /// Whether `now` lies in the same period.
+    pub(super) fn holds(&self, period: Period, now: Timestamp) -> bool {
+        // A clock that was set back is taken at its word only when it left the day.
+        now < self.ends[period as usize] && (now >= self.starts || period.key(now) == self.key(period))
+    }
+
+    /// Whether `now` lies in the same day, hence in the same week and month.
+    pub(super) fn hold_at(&self, now: Timestamp) -> bool {
+        self.holds(Period::Daily, now)
+    }
+}
+
 fn utc_date(at: Timestamp) -> Date {
     TimeZone::UTC.to_datetime(at).date()
 }

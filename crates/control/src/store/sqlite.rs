@@ -115,7 +115,8 @@ impl SqliteTx {
 fn statement(sql: &str, params: &[Param<'_>]) -> (Statement, oneshot::Receiver<Result<Answer, StoreError>>) {
     let (reply, answer) = oneshot::channel();
     let params = params.iter().map(|param| Value::from(*param)).collect();
-    (Statement { sql: sql.to_owned(), params, reply }, answer)
+    // PostgreSQL numbers `$2` two, SQLite whatever comes second; `?2` is two on both sides of that.
+    (Statement { sql: sql.replace('$', "?"), params, reply }, answer)
 }
 
 async fn within_budget<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {

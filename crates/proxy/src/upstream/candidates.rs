@@ -1,6 +1,5 @@
 //! Which upstreams may serve a request, in the order of the configuration.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,11 +9,11 @@ use super::Upstream;
 
 /// An upstream that may serve a request.
 #[derive(Debug, Clone)]
-pub struct Candidate<'a> {
+pub struct Candidate {
     /// The upstream.
-    pub upstream: &'a Arc<Upstream>,
+    pub upstream: Arc<Upstream>,
     /// The model's id there.
-    pub model_id: Cow<'a, str>,
+    pub model_id: String,
 }
 
 /// No upstream serves the model for this caller; the text is for the client.
@@ -42,15 +41,17 @@ impl fmt::Display for Unserved {
 ///
 /// # Errors
 /// [`Unserved`] when there is none.
-pub(super) fn candidates<'a>(
-    all: &'a [Arc<Upstream>],
-    model: &'a Model,
+pub(super) fn candidates(
+    all: &[Arc<Upstream>],
+    model: &Model,
     requested: &str,
     groups: &[String],
-) -> Result<Vec<Candidate<'a>>, Unserved> {
+) -> Result<Vec<Candidate>, Unserved> {
     let serving = all.iter().filter(|upstream| upstream.admits(model, groups));
     let found: Vec<_> = serving
-        .filter_map(|upstream| Some(Candidate { model_id: upstream.id_for(model)?, upstream }))
+        .filter_map(|upstream| {
+            Some(Candidate { model_id: upstream.id_for(model)?.into_owned(), upstream: Arc::clone(upstream) })
+        })
         .collect();
     if found.is_empty() {
         let upstreams = all.iter().map(|upstream| upstream.name().to_owned()).collect();
@@ -89,7 +90,7 @@ mod tests {
         let groups: Vec<_> = groups.iter().map(|&group| group.to_owned()).collect();
         let found = candidates(&upstreams, catalog.resolve(model).unwrap(), model, &groups);
         found
-            .map(|found| found.iter().map(|one| (one.upstream.name().to_owned(), one.model_id.to_string())).collect())
+            .map(|found| found.iter().map(|one| (one.upstream.name().to_owned(), one.model_id.clone())).collect())
             .map_err(|unserved| unserved.to_string())
     }
 

@@ -14,6 +14,9 @@ pub enum Failure {
     /// No connection; nothing was sent.
     #[error("no connection: {0}")]
     Unreachable(String),
+    /// No request can be made of what the client sent.
+    #[error("cannot be asked: {0}")]
+    Unsendable(String),
     /// The connection broke before an answer, or what came was not HTTP.
     #[error("no answer: {0}")]
     Interrupted(String),
@@ -53,25 +56,13 @@ pub enum Verdict {
 
 /// Whether an answer of this status sends the request on to the next upstream (contract B2 and R29).
 #[must_use]
-pub fn may_fail_over(status: StatusCode) -> bool {
+pub(super) fn may_fail_over(status: StatusCode) -> bool {
     matches!(status.as_u16(), 401 | 402 | 403 | 404 | 429 | 500..=599 | 100..=199)
 }
 
-/// Whether a body of status 400 is Anthropic's way to say that the account has spent what it may (R29).
-#[must_use]
-pub fn is_usage_limit(body: &[u8]) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Body<'a> {
-        #[serde(borrow)]
-        error: Detail<'a>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Detail<'a> {
-        #[serde(borrow)]
-        message: std::borrow::Cow<'a, str>,
-    }
-    serde_json::from_slice::<Body<'_>>(body)
-        .is_ok_and(|body| body.error.message.contains("reached your specified API usage limits"))
+/// Whether an error message is Anthropic's way to say, with status 400, that the account has spent what it may (R29).
+pub(super) fn is_usage_limit(message: &str) -> bool {
+    message.contains("reached your specified API usage limits")
 }
 
 impl Failure {
@@ -79,7 +70,7 @@ impl Failure {
     ///
     /// # Errors
     /// A status that another upstream may better.
-    pub fn judge(answer: Answer) -> Result<Answer, Self> {
+    pub(super) fn judge(answer: Answer) -> Result<Answer, Self> {
         match answer.status() {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(Self::Credential(Box::new(answer))),
             status if may_fail_over(status) => Err(Self::Status(Box::new(answer))),
@@ -90,7 +81,11 @@ impl Failure {
     fn status(&self) -> Option<u16> {
         match self {
             Self::Status(answer) => Some(answer.status().as_u16()),
-            Self::Unreachable(_) | Self::Interrupted(_) | Self::Silent(_) | Self::Credential(_) => None,
+            Self::Unreachable(_)
+            | Self::Unsendable(_)
+            | Self::Interrupted(_)
+            | Self::Silent(_)
+            | Self::Credential(_) => None,
         }
     }
 }
@@ -147,7 +142,9 @@ mod tests {
         });
         match verdict(failures.collect()) {
             Verdict::Relay(upstream, answer) => format!("{} of {}", answer.status().as_u16(), upstream.name()),
-            Verdict::Overloaded { retry_after } => format!("529 {}", retry_after.map_or("-".into(), |value| value.to_str().unwrap().to_owned())),
+            Verdict::Overloaded { retry_after } => {
+                format!("529 {}", retry_after.map_or("-".into(), |value| value.to_str().unwrap().to_owned()))
+            }
             Verdict::Exhausted => "502".to_owned(),
         }
     }
@@ -182,14 +179,5 @@ mod tests {
         for status in not {
             assert!(!may_fail_over(StatusCode::from_u16(status).unwrap()), "{status}");
         }
-    }
-
-    #[test]
-    fn only_the_usage_limit_sentence_of_a_400_is_taken_for_one() {
-        let body = |message| format!(r#"{{"type":"error","error":{{"type":"invalid_request_error","message":"{message}"}}}}"#);
-        let limit = "You have reached your specified API usage limits. You will regain access on 2026-12-01 at 00:00 UTC.";
-        assert!(is_usage_limit(body(limit).as_bytes()));
-        assert!(!is_usage_limit(body("messages: at least one message is required").as_bytes()));
-        assert!(!is_usage_limit(limit.as_bytes()));
     }
 }

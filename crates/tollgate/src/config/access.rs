@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use control::identity::RateLimit;
+use control::limit::RateLimit;
 use ipnet::IpNet;
 
 use super::listen::read_networks;

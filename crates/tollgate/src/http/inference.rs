@@ -1,3 +1,6 @@
 //! Inference: what API clients call (surface: the Messages API).
 
+mod error;
+pub mod messages;
 pub mod models;
+mod unified;

@@ -1,1 +1,19 @@
+//! Every test that needs a whole gateway, or anything real beside it, in one binary.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on says so by stopping"
+)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the tests start programs, open connections and spawn tasks to stand around the gateway"
+)]
 
+mod support;
+
+mod fixtures;
+
+mod architecture;
+
+mod ledger;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::stream::{count_characters, error_type};
+use super::stream::count_characters;
 use super::{Reading, Source};
 use crate::json;
 
@@ -55,7 +55,7 @@ impl Reading {
         }
         self.complete = true;
         if is_error {
-            self.error_type = error_type(body);
+            self.hear_error(body);
         }
         self.hear_usage(body, Source::Final);
         self.text_bytes = content.map_or(0, text_of_blocks);

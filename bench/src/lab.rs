@@ -1,0 +1,165 @@
+//! The lab: one mock upstream, one PostgreSQL and every peer that is installed, started together and ended together.
+//! Knows which peers exist; knows nothing of what is measured with them.
+
+use crate::control;
+use crate::peer::{Peer, Site, Store};
+use crate::postgres::Postgres;
+use crate::process::{self, Running, Tree};
+use anyhow::{Context, Result};
+use clap::Args;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// The programs to measure, and where to work.
+#[derive(Args)]
+pub(crate) struct Programs {
+    /// nginx, a name or a path.
+    #[arg(long, env = "NGINX_BIN", default_value = "nginx")]
+    nginx: PathBuf,
+    /// The reference gateway; left out, it is not measured.
+    #[arg(long, env = "CLAUDE_BIN")]
+    reference: Option<PathBuf>,
+    /// Tollgate's binary.
+    #[arg(long, env = "TOLLGATE_BIN", default_value = "target/nolto/tollgate")]
+    tollgate: PathBuf,
+    /// Start and measure only these peers, such as nginx,tollgate; all when left out.
+    #[arg(long, value_delimiter = ',', value_parser = ["nginx", "reference", "tollgate", "tollgate-sqlite"])]
+    peers: Vec<String>,
+    /// Folder below which a private one is made for configuration, logs and databases; PostgreSQL's user must reach it.
+    #[arg(long, default_value = "/tmp")]
+    scratch: PathBuf,
+    /// Leave that folder in place afterwards.
+    #[arg(long)]
+    keep: bool,
+}
+
+impl Programs {
+    fn wants(&self, peer: &str) -> bool {
+        self.peers.is_empty() || self.peers.iter().any(|name| name == peer)
+    }
+}
+
+/// Everything that runs during a measurement. Fields end in this order: gateways before what they depend on.
+pub(crate) struct Lab {
+    /// The peers, the upstream itself first.
+    pub(crate) peers: Vec<Peer>,
+    /// What the reader of a result must know: versions and settings, one per line, no paths.
+    pub(crate) notes: Vec<String>,
+    postgres: Postgres,
+    upstream: Running,
+    /// The shared addresses.
+    pub(crate) site: Site,
+    _folder: Folder,
+}
+
+impl Lab {
+    /// Starts everything that is installed, nginx only when asked for; what is missing becomes a note.
+    pub(crate) fn open(programs: &Programs, plain_proxy: bool) -> Result<Self> {
+        let folder = Folder::create(programs)?;
+        let port = control::free_port()?;
+        let harness = std::env::current_exe().context("finding this program")?;
+        let mut command = process::command(&harness, None);
+        command.args(["upstream", "--port", &port.to_string()]);
+        let site = Site { folder: folder.path.clone(), upstream: ([127, 0, 0, 1], port).into() };
+        let log = site.folder.join("upstream.log");
+        let mut upstream = Running::start(&mut command, &log, "TERM")?;
+        control::await_ready(site.upstream, "/jwks", || upstream.check(&log))?;
+
+        let postgres = Postgres::start(&site.folder)?;
+        let notes = vec![format!("PostgreSQL {}: defaults, fsync on", postgres.version()?)];
+        let peers = vec![Peer::direct(&site)];
+        let mut lab = Self { peers, notes, postgres, upstream, site, _folder: folder };
+        if plain_proxy && programs.wants("nginx") {
+            lab.add_nginx(programs)?;
+        }
+        lab.add_reference(programs)?;
+        lab.add_tollgate(programs)?;
+        Ok(lab)
+    }
+
+    fn add_nginx(&mut self, programs: &Programs) -> Result<()> {
+        let Ok(version) = process::run(process::command(&programs.nginx, None).arg("-v")) else {
+            self.notes.push("nginx: not installed (apt-get install nginx-light, or --nginx PATH)".into());
+            return Ok(());
+        };
+        let version = version.trim();
+        self.notes.push(format!("{version}: 2 workers, upstream keepalive 256, proxy_buffering off, no access log"));
+        self.peers.push(Peer::nginx(&self.site, &programs.nginx)?);
+        Ok(())
+    }
+
+    fn add_reference(&mut self, programs: &Programs) -> Result<()> {
+        let Some(program) = programs.reference.as_ref().filter(|_| programs.wants("reference")) else {
+            self.notes.push("reference: not measured".into());
+            return Ok(());
+        };
+        self.notes.push(format!("reference: {}, default settings", version(program, &self.site.folder)?));
+        let store = Store::Postgres(self.postgres.database("reference")?);
+        self.peers.push(Peer::gateway("reference", &self.site, program, &["gateway"], &store)?);
+        Ok(())
+    }
+
+    fn add_tollgate(&mut self, programs: &Programs) -> Result<()> {
+        let names = ["tollgate", "tollgate-sqlite"];
+        if !programs.tollgate.exists() {
+            self.notes.push("tollgate: not built (or --tollgate PATH)".into());
+            return Ok(());
+        }
+        let program = programs.tollgate.canonicalize()?;
+        self.notes.push(format!("{}, default settings", version(&program, &self.site.folder)?));
+        for name in names.into_iter().filter(|name| programs.wants(name)) {
+            let store = match name {
+                "tollgate" => Store::Postgres(self.postgres.database("tollgate")?),
+                _ => Store::Sqlite,
+            };
+            self.peers.push(Peer::gateway(name, &self.site, &program, &["serve"], &store)?);
+        }
+        Ok(())
+    }
+
+    /// The peers that take bearers and caps.
+    pub(crate) fn gateways(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.iter().filter(|peer| peer.is_gateway())
+    }
+
+    /// The processes behind a peer: itself, its database server, the mock upstream.
+    pub(crate) fn trees(&self, peer: &Peer) -> Vec<Tree> {
+        let database = Tree { name: "database".into(), root: self.postgres.pid() };
+        let upstream = Tree { name: "upstream".into(), root: self.upstream.pid() };
+        let own = peer.tree().into_iter();
+        own.chain(peer.uses_postgres().then_some(database)).chain([upstream]).collect()
+    }
+}
+
+fn version(program: &Path, home: &Path) -> Result<String> {
+    let mut command = process::command(program, None);
+    command.env("HOME", home).env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
+    Ok(process::run(command.arg("--version"))?.trim().to_owned())
+}
+
+/// The private folder; removed when dropped.
+struct Folder {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Folder {
+    fn create(programs: &Programs) -> Result<Self> {
+        let path = programs.scratch.join(format!("tollgate-bench-{}", std::process::id()));
+        fs::create_dir(&path).with_context(|| format!("creating {}", path.display()))?;
+        // PostgreSQL's own user walks through it.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(Self { path, keep: programs.keep })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.keep {
+            eprintln!("left in place: {}", self.path.display());
+        } else {
+            drop(fs::remove_dir_all(&self.path));
+        }
+    }
+}

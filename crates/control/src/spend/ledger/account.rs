@@ -1,0 +1,82 @@
+//! What is known of an account, and what follows from it under caps.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::super::cap::InForce;
+use super::super::period::Keys;
+use super::super::{Money, Period};
+
+/// Where a principal stands against one of its caps, before a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The cap.
+    pub cap: InForce,
+    /// Spent in its period.
+    pub spent: Money,
+    /// When the period ends.
+    pub resets_at: Timestamp,
+}
+
+/// One row of an account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::spend) struct Balance {
+    pub(in crate::spend) settled: Money,
+    pub(in crate::spend) reserved: Money,
+}
+
+/// An account's rows as last read.
+#[derive(Debug, Clone)]
+pub(in crate::spend) struct Snapshot {
+    pub(in crate::spend) keys: std::sync::Arc<Keys>,
+    /// By [`Period`].
+    pub(in crate::spend) balances: [Balance; 3],
+    pub(in crate::spend) read_at: Instant,
+}
+
+impl Snapshot {
+    /// The balance of a period that is still running at `now`.
+    fn balance(&self, period: Period, now: Timestamp) -> Balance {
+        if self.keys.holds(period, now) { self.balances[period as usize] } else { Balance::default() }
+    }
+
+    fn standing(&self, cap: &InForce, now: Timestamp) -> Standing {
+        let spent = self.balance(cap.period, now).settled;
+        Standing { cap: cap.clone(), spent, resets_at: cap.period.ends(now) }
+    }
+
+    /// The exhausted cap that resets last.
+    pub(in crate::spend) fn over(&self, in_force: &[InForce], now: Timestamp) -> Option<Standing> {
+        let exhausted = in_force.iter().map(|cap| self.standing(cap, now)).filter(Standing::is_exhausted);
+        exhausted.max_by_key(|standing| standing.resets_at)
+    }
+
+    /// The fullest cap.
+    pub(super) fn fullest(&self, in_force: &[InForce], now: Timestamp) -> Option<Standing> {
+        in_force.iter().map(|cap| self.standing(cap, now)).max_by(|a, b| a.compare_fullness(b))
+    }
+
+    /// Whether `amount` more fits under every cap beside what is settled and in flight, or nothing is in flight (then the
+    /// one request may pass the cap, by what it costs beyond).
+    pub(super) fn admits(&self, in_force: &[InForce], amount: Money, now: Timestamp) -> bool {
+        in_force.iter().all(|cap| {
+            let Balance { settled, reserved } = self.balance(cap.period, now);
+            settled.plus(reserved).plus(amount) <= cap.limit() || (settled < cap.limit() && reserved == Money::ZERO)
+        })
+    }
+}
+
+impl Standing {
+    /// Whether the cap is reached.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        self.spent >= self.cap.limit()
+    }
+
+    /// Which of two caps is used up further.
+    fn compare_fullness(&self, other: &Self) -> std::cmp::Ordering {
+        let cross = |a: &Self, b: &Self| i128::from(a.spent.nano()) * i128::from(b.cap.limit().nano());
+        cross(self, other).cmp(&cross(other, self))
+    }
+}

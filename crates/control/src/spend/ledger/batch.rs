@@ -1,0 +1,329 @@
+//! One transaction of the ledger: settlements first, because they make room, then what asks for room.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+use wire::catalog::Model;
+use wire::usage::Usage;
+
+use super::account::{Balance, Snapshot, Standing};
+use crate::identity::Principal;
+use crate::spend::period::Keys;
+use crate::spend::table::{self, Rows};
+use crate::spend::{Caps, Money, Period};
+use crate::store::{Store, StoreError, Tx};
+
+/// What the ledger knows of a request from its admission on.
+#[derive(Debug)]
+pub(in crate::spend) struct Record {
+    pub(in crate::spend) id: Uuid,
+    pub(in crate::spend) account: String,
+    pub(in crate::spend) principal: Arc<Principal>,
+    pub(in crate::spend) model: Arc<Model>,
+    pub(in crate::spend) session_id: Option<String>,
+    pub(in crate::spend) body_bytes: u64,
+    pub(in crate::spend) started_at: Timestamp,
+    /// The periods that it counts in, whenever it ends.
+    pub(in crate::spend) keys: Arc<Keys>,
+}
+
+/// How a request ended, as the usage row keeps it.
+#[derive(Debug, Clone, Default)]
+pub(in crate::spend) struct Outcome {
+    pub(in crate::spend) upstream: Option<String>,
+    pub(in crate::spend) status: Option<u16>,
+    pub(in crate::spend) usage: Usage,
+    pub(in crate::spend) charge: Money,
+    pub(in crate::spend) estimated: bool,
+    pub(in crate::spend) ms: Option<u64>,
+    pub(in crate::spend) ttfb_ms: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(in crate::spend) struct Settle {
+    pub(in crate::spend) record: Arc<Record>,
+    pub(in crate::spend) outcome: Outcome,
+}
+
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) record: Arc<Record>,
+    pub(super) amount: Money,
+    pub(super) deadline: Instant,
+    pub(super) reply: oneshot::Sender<Verdict>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Granted(Option<Standing>),
+    Over(Box<Standing>),
+    InFlight,
+    Unavailable,
+}
+
+#[derive(Debug)]
+pub(super) enum Entry {
+    /// May it spend? Answered once the answer is in the database.
+    Ask(Ask),
+    /// It spends and needs no leave.
+    Admit { record: Arc<Record>, amount: Money },
+    /// It has cost more than was set aside.
+    Grow { id: Uuid, by: Money },
+    /// It has ended.
+    Settle(Settle),
+    /// Answered once everything before it is in the database.
+    Flush(oneshot::Sender<()>),
+}
+
+/// What one transaction takes on. Kept until it is committed, so that a failed one can be tried again whole: every
+/// statement of it gives the same result when an earlier attempt was committed unseen.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) settles: Vec<Settle>,
+    pub(super) grows: HashMap<Uuid, Money>,
+    pub(super) admits: Vec<(Arc<Record>, Money)>,
+}
+
+/// What was decided, and the accounts as they stand after it.
+#[derive(Debug, Default)]
+pub(super) struct Decisions {
+    /// In the order of the asks; `None`: it must wait.
+    pub(super) verdicts: Vec<Option<Verdict>>,
+    pub(super) snapshots: Vec<(String, Snapshot)>,
+}
+
+/// Changes to accounts, in the order in which their rows are locked - the same in every replica.
+type Deltas = BTreeMap<(String, String), Balance>;
+
+/// The verdicts, and what was granted.
+type Decided = (Vec<Option<Verdict>>, Vec<(Arc<Record>, Money)>);
+
+/// A replica at work on one transaction.
+pub(super) struct Work<'a> {
+    pub(super) store: &'a Store,
+    pub(super) caps: &'a Caps,
+    pub(super) replica: &'a str,
+    pub(super) instant: Instant,
+    /// Until when this replica's reservations hold without being renewed.
+    pub(super) expires_at: Timestamp,
+}
+
+impl Batch {
+    pub(super) fn len(&self) -> usize {
+        self.settles.len() + self.grows.len() + self.admits.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The batch in batches of one entry each.
+    pub(super) fn split(self) -> Vec<Self> {
+        let settles = self.settles.into_iter().map(|settle| Self { settles: vec![settle], ..Self::default() });
+        let grows = self.grows.into_iter().map(|grow| Self { grows: HashMap::from([grow]), ..Self::default() });
+        let admits = self.admits.into_iter().map(|admit| Self { admits: vec![admit], ..Self::default() });
+        settles.chain(grows).chain(admits).collect()
+    }
+
+    /// Takes on what another batch holds.
+    pub(super) fn join(&mut self, other: Self) {
+        self.settles.extend(other.settles);
+        self.admits.extend(other.admits);
+        for (id, by) in other.grows {
+            self.grow(id, by);
+        }
+    }
+
+    /// The ids it is about, for the log.
+    pub(super) fn describe(&self) -> String {
+        let settles = self.settles.iter().map(|settle| format!("settlement {}", settle.record.id));
+        let grows = self.grows.keys().map(|id| format!("growth of {id}"));
+        let admits = self.admits.iter().map(|(record, _)| format!("reservation {}", record.id));
+        settles.chain(grows).chain(admits).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Takes an entry that needs no answer.
+    pub(super) fn admit(&mut self, record: Arc<Record>, amount: Money) {
+        self.admits.push((record, amount));
+    }
+
+    pub(super) fn grow(&mut self, id: Uuid, by: Money) {
+        // Not yet recorded: then it is recorded at its new size.
+        if let Some((_, amount)) = self.admits.iter_mut().rev().find(|(record, _)| record.id == id) {
+            *amount = amount.plus(by);
+        } else {
+            let grown = self.grows.entry(id).or_default();
+            *grown = grown.plus(by);
+        }
+    }
+
+    pub(super) fn settle(&mut self, settle: Settle) {
+        // What is over before it was recorded needs no reservation any more.
+        let id = settle.record.id;
+        self.grows.remove(&id);
+        if let Some(index) = self.admits.iter().rposition(|(record, _)| record.id == id) {
+            self.admits.swap_remove(index);
+        }
+        self.settles.push(settle);
+    }
+}
+
+impl Work<'_> {
+    /// Commits the batch and decides the asks, in order, or does nothing.
+    pub(super) async fn commit(&self, batch: &Batch, asks: &[Ask]) -> Result<Decisions, StoreError> {
+        let mut tx = self.store.begin().await?;
+        if !asks.is_empty() {
+            self.caps.refresh_in_if_changed(&mut tx).await?;
+        }
+        let mut deltas = Deltas::new();
+        self.record_settlements(&mut tx, &batch.settles, &mut deltas).await?;
+        self.record_growth(&mut tx, &batch.grows, &mut deltas).await?;
+        self.record_reservations(&mut tx, &batch.admits, &mut deltas).await?;
+        for ask in asks {
+            for period in Period::ALL {
+                deltas.entry(row(&ask.record.keys, period, &ask.record.account)).or_default();
+            }
+        }
+        let mut accounts = Accounts::default();
+        if !deltas.is_empty() {
+            accounts.rows = table::change_accounts(&mut tx, &deltas).await?;
+        }
+        let (verdicts, granted) = self.decide(asks, &mut accounts);
+        if !granted.is_empty() {
+            let mut deltas = Deltas::new();
+            self.record_reservations(&mut tx, &granted, &mut deltas).await?;
+            table::change_accounts(&mut tx, &deltas).await?;
+        }
+        tx.commit().await?;
+        let snapshots = accounts.snapshots(asks, self.instant);
+        Ok(Decisions { verdicts, snapshots })
+    }
+
+    async fn record_settlements(&self, tx: &mut Tx, settles: &[Settle], deltas: &mut Deltas) -> Result<(), StoreError> {
+        if settles.is_empty() {
+            return Ok(());
+        }
+        let rows = Rows::of(settles.iter().map(table::usage_row))?;
+        let new: HashSet<String> = table::insert_usage(tx, &rows).await?;
+        for settle in settles {
+            let id = settle.record.id.to_string();
+            let charge = if new.contains(&id) {
+                settle.outcome.charge
+            } else {
+                // Settled before: by the sweeper at the estimate, which the real charge replaces once; or by this very
+                // settlement, when its commit was not heard of.
+                table::replace_estimate(tx, settle).await?
+            };
+            for period in Period::ALL {
+                let delta = deltas.entry(row(&settle.record.keys, period, &settle.record.account)).or_default();
+                delta.settled = delta.settled.plus(charge);
+            }
+        }
+        let ids = Rows::of(settles.iter().map(|settle| vec![settle.record.id.to_string().into()]))?;
+        for ended in table::delete_reservations(tx, &ids).await? {
+            ended.add_to(deltas, Money::ZERO.minus(ended.amount));
+        }
+        Ok(())
+    }
+
+    async fn record_growth(
+        &self,
+        tx: &mut Tx,
+        grows: &HashMap<Uuid, Money>,
+        deltas: &mut Deltas,
+    ) -> Result<(), StoreError> {
+        if grows.is_empty() {
+            return Ok(());
+        }
+        let rows = Rows::of(grows.iter().map(|(id, by)| vec![id.to_string().into(), by.nano().into()]))?;
+        for grown in table::grow_reservations(tx, &rows).await? {
+            let by = grows.get(&grown.id).copied().unwrap_or_default();
+            grown.add_to(deltas, by);
+        }
+        Ok(())
+    }
+
+    async fn record_reservations(
+        &self,
+        tx: &mut Tx,
+        reservations: &[(Arc<Record>, Money)],
+        deltas: &mut Deltas,
+    ) -> Result<(), StoreError> {
+        if reservations.is_empty() {
+            return Ok(());
+        }
+        let rows = reservations
+            .iter()
+            .map(|(record, amount)| table::reservation_row(record, *amount, self.replica, self.expires_at));
+        let new = table::insert_reservations(tx, &Rows::of(rows)?).await?;
+        for (record, amount) in reservations.iter().filter(|(record, _)| new.contains(&record.id.to_string())) {
+            for period in Period::ALL {
+                let delta = deltas.entry(row(&record.keys, period, &record.account)).or_default();
+                delta.reserved = delta.reserved.plus(*amount);
+            }
+        }
+        Ok(())
+    }
+
+    /// First come, first served within an account: who must wait makes those behind wait too, or a large request would
+    /// never find room among small ones. A request counts in the periods of its arrival, also when it waited past their end.
+    fn decide(&self, asks: &[Ask], accounts: &mut Accounts) -> Decided {
+        let mut waiting: HashSet<&str> = HashSet::new();
+        let mut granted = Vec::new();
+        let verdicts = asks.iter().map(|ask| {
+            let (account, now) = (ask.record.account.as_str(), ask.record.started_at);
+            let in_force = self.caps.in_force(&ask.record.principal);
+            let snapshot = accounts.snapshot(&ask.record, self.instant);
+            if let Some(standing) = snapshot.over(&in_force, now) {
+                return Some(Verdict::Over(Box::new(standing)));
+            }
+            // Its caller has gone: nobody would settle it.
+            if ask.reply.is_closed() {
+                return Some(Verdict::InFlight);
+            }
+            if waiting.contains(account) || !snapshot.admits(&in_force, ask.amount, now) {
+                waiting.insert(account);
+                return (self.instant >= ask.deadline).then_some(Verdict::InFlight);
+            }
+            accounts.reserve(&ask.record, ask.amount);
+            granted.push((Arc::clone(&ask.record), ask.amount));
+            Some(Verdict::Granted(snapshot.fullest(&in_force, now)))
+        });
+        let verdicts = verdicts.collect();
+        (verdicts, granted)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Accounts {
+    rows: HashMap<(String, String), Balance>,
+}
+
+impl Accounts {
+    fn snapshot(&self, record: &Record, read_at: Instant) -> Snapshot {
+        let balance = |period| self.rows.get(&row(&record.keys, period, &record.account)).copied();
+        let balances = Period::ALL.map(|period| balance(period).unwrap_or_default());
+        Snapshot { keys: Arc::clone(&record.keys), balances, read_at }
+    }
+
+    fn reserve(&mut self, record: &Record, amount: Money) {
+        for period in Period::ALL {
+            let balance = self.rows.entry(row(&record.keys, period, &record.account)).or_default();
+            balance.reserved = balance.reserved.plus(amount);
+        }
+    }
+
+    fn snapshots(&self, asks: &[Ask], read_at: Instant) -> Vec<(String, Snapshot)> {
+        let accounts: HashMap<&str, &Ask> = asks.iter().map(|ask| (ask.record.account.as_str(), ask)).collect();
+        accounts.into_values().map(|ask| (ask.record.account.clone(), self.snapshot(&ask.record, read_at))).collect()
+    }
+}
+
+/// The key of an account's row.
+pub(in crate::spend) fn row(keys: &Keys, period: Period, account: &str) -> (String, String) {
+    (keys.key(period).to_owned(), account.to_owned())
+}

@@ -1,0 +1,342 @@
+//! The writer: one task per replica that collects what happens and commits it, batch by batch.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval_at, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::batch::{Ask, Batch, Decisions, Entry, Verdict, Work};
+use crate::identity::Principal;
+use crate::spend::table;
+use crate::store::StoreError;
+
+/// Entries taken into one transaction.
+const MOST: usize = 512;
+/// How long what nobody waits for may gather company.
+const LINGER: Duration = Duration::from_millis(5);
+/// How often what waits for room is looked at again, for room that other replicas make.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// Pause after a failed transaction. Meanwhile requests are not held up: they are told at once.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often reservations are renewed, expired ones swept, and caps compared.
+const UPKEEP: Duration = Duration::from_secs(2);
+const RENEW_EVERY: u32 = 10;
+/// How long a reservation holds when its replica does not renew it.
+const HOLD: Duration = Duration::from_secs(60);
+/// How long the end waits for a database that does not answer.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// Writes the ledger; see [`Writer::run`].
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    inbox: mpsc::UnboundedReceiver<Entry>,
+    replica: String,
+    batch: Batch,
+    asks: Vec<Ask>,
+    flushes: Vec<oneshot::Sender<()>>,
+    /// Principals as last written, by subject; and those still to be.
+    known: HashMap<String, u64>,
+    unknown: HashMap<String, Arc<Principal>>,
+    /// No transaction is tried before this: the database did not answer.
+    paused_until: Option<std::time::Instant>,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, inbox: mpsc::UnboundedReceiver<Entry>) -> Self {
+        Self {
+            shared,
+            inbox,
+            replica: uuid::Uuid::new_v4().to_string(),
+            batch: Batch::default(),
+            asks: Vec::new(),
+            flushes: Vec::new(),
+            known: HashMap::new(),
+            unknown: HashMap::new(),
+            paused_until: None,
+        }
+    }
+
+    /// Works until `stop`, then commits everything that was entered before and returns. Whatever could not be committed
+    /// by then is told in the log.
+    #[expect(clippy::disallowed_methods, reason = "the runtime's timers have a clock of their own")]
+    pub async fn run(mut self, stop: CancellationToken) {
+        // Before anything is admitted: what a predecessor left belongs to the totals.
+        self.upkeep(0).await;
+        let mut upkeep = interval_at(tokio::time::Instant::now() + UPKEEP, UPKEEP);
+        upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = 1_u32;
+        loop {
+            let look_again = if self.asks.is_empty() && !self.has_work() { UPKEEP } else { LOOK_AGAIN };
+            tokio::select! {
+                // In this order: under load the inbox is never empty, and upkeep must still have its turn.
+                biased;
+                () = stop.cancelled() => break,
+                _ = upkeep.tick() => {
+                    self.upkeep(ticks).await;
+                    ticks = ticks.wrapping_add(1);
+                    continue;
+                }
+                entry = self.inbox.recv() => match entry {
+                    Some(entry) => self.gather(entry).await,
+                    None => break,
+                },
+                () = tokio::time::sleep(look_again) => {}
+            }
+            if self.has_work() {
+                self.commit().await;
+            }
+        }
+        self.finish().await;
+    }
+
+    fn has_work(&self) -> bool {
+        !(self.batch.is_empty() && self.asks.is_empty() && self.flushes.is_empty() && self.unknown.is_empty())
+    }
+
+    /// Takes an entry and all that is there beside it. What nobody waits for is given a moment to gather company.
+    async fn gather(&mut self, first: Entry) {
+        self.take(first);
+        self.take_ready();
+        if self.asks.is_empty() && self.flushes.is_empty() && self.batch.len() < MOST {
+            let _ = timeout(LINGER, self.until_urgent()).await;
+            self.take_ready();
+        }
+    }
+
+    async fn until_urgent(&mut self) {
+        while self.asks.is_empty() && self.flushes.is_empty() && self.batch.len() < MOST {
+            match self.inbox.recv().await {
+                Some(entry) => self.take(entry),
+                None => return,
+            }
+        }
+    }
+
+    fn take_ready(&mut self) {
+        while self.batch.len() < MOST && self.asks.len() < MOST {
+            let Ok(entry) = self.inbox.try_recv() else { return };
+            self.take(entry);
+        }
+    }
+
+    fn take(&mut self, entry: Entry) {
+        match entry {
+            Entry::Ask(ask) => {
+                self.meet(&ask.record.principal);
+                self.asks.push(ask);
+            }
+            Entry::Admit { record, amount } => {
+                self.meet(&record.principal);
+                self.batch.admit(record, amount);
+            }
+            Entry::Grow { id, by } => self.batch.grow(id, by),
+            Entry::Settle(settle) => self.batch.settle(settle),
+            Entry::Flush(done) => self.flushes.push(done),
+        }
+    }
+
+    fn meet(&mut self, principal: &Arc<Principal>) {
+        let print = fingerprint(principal);
+        if self.known.get(&principal.sub) != Some(&print) {
+            self.known.insert(principal.sub.clone(), print);
+            self.unknown.insert(principal.sub.clone(), Arc::clone(principal));
+        }
+    }
+
+    async fn commit(&mut self) {
+        if self.paused_until.is_some_and(|until| self.shared.instant() < until) {
+            return self.answer_all(&Verdict::Unavailable);
+        }
+        match self.try_commit().await {
+            Ok(decisions) => {
+                self.paused_until = None;
+                self.batch = Batch::default();
+                self.answer(decisions);
+                self.write_principals().await;
+                self.answer_flushes();
+            }
+            Err(error) if error.is_outage() => self.hold_back(&error),
+            Err(error) => self.commit_one_by_one(&error).await,
+        }
+    }
+
+    fn answer_flushes(&mut self) {
+        for done in self.flushes.drain(..) {
+            // Who no longer waits need not be told.
+            let _ = done.send(());
+        }
+    }
+
+    /// One entry that the database refuses must not keep the others from being recorded.
+    async fn commit_one_by_one(&mut self, refusal: &StoreError) {
+        tracing::warn!("ledger: {refusal}; each entry is tried by itself");
+        let mut rest = std::mem::take(&mut self.batch).split();
+        let asks = std::mem::take(&mut self.asks);
+        while let Some(part) = rest.pop() {
+            self.batch = part;
+            match self.try_commit().await {
+                Ok(_) => self.batch = Batch::default(),
+                Err(error) if error.is_outage() => {
+                    rest.into_iter().for_each(|part| self.batch.join(part));
+                    self.asks = asks;
+                    return self.hold_back(&error);
+                }
+                Err(error) => {
+                    tracing::error!(entry = %self.batch.describe(), "ledger: the database refuses an entry: {error}");
+                    self.batch = Batch::default();
+                }
+            }
+        }
+        for ask in asks {
+            let waiting = std::mem::replace(&mut self.asks, vec![ask]);
+            match self.try_commit().await {
+                Ok(decisions) => self.answer(decisions),
+                Err(error) => {
+                    tracing::error!("ledger: a request could not be decided: {error}");
+                    self.answer_all(&Verdict::Unavailable);
+                }
+            }
+            self.asks.extend(waiting);
+        }
+        self.answer_flushes();
+    }
+
+    async fn try_commit(&self) -> Result<Decisions, StoreError> {
+        let now = self.shared.clock.now();
+        let work = Work {
+            store: &self.shared.store,
+            caps: &self.shared.caps,
+            replica: &self.replica,
+            instant: self.shared.instant(),
+            expires_at: now.checked_add(HOLD).unwrap_or(Timestamp::MAX),
+        };
+        if self.batch.is_empty() && self.asks.is_empty() {
+            return Ok(Decisions::default());
+        }
+        work.commit(&self.batch, &self.asks).await
+    }
+
+    fn answer(&mut self, decisions: Decisions) {
+        for (account, snapshot) in decisions.snapshots {
+            self.shared.remember(account, snapshot);
+        }
+        let asks = std::mem::take(&mut self.asks);
+        let mut verdicts = decisions.verdicts.into_iter();
+        for ask in asks {
+            match verdicts.next().flatten() {
+                None => self.asks.push(ask),
+                Some(verdict) => self.tell(ask, verdict),
+            }
+        }
+    }
+
+    fn tell(&mut self, ask: Ask, verdict: Verdict) {
+        let granted = matches!(verdict, Verdict::Granted(_));
+        if ask.reply.send(verdict).is_err() && granted {
+            // Its caller went away between the decision and the answer: nothing was sent, nothing is owed.
+            self.batch.settle(super::Settle { record: ask.record, outcome: super::Outcome::default() });
+        }
+    }
+
+    fn answer_all(&mut self, verdict: &Verdict) {
+        for ask in std::mem::take(&mut self.asks) {
+            // An answer that nobody waits for was no promise.
+            drop(ask.reply.send(verdict.clone()));
+        }
+    }
+
+    /// Keeps what must not be lost for the next attempt, and lets nobody wait for it.
+    fn hold_back(&mut self, error: &StoreError) {
+        tracing::warn!(waiting = self.batch.len(), "ledger: {error}; what was settled is kept and tried again");
+        self.paused_until = Some(self.shared.instant() + PAUSE);
+        self.answer_all(&Verdict::Unavailable);
+    }
+
+    async fn write_principals(&mut self) {
+        if self.unknown.is_empty() {
+            return;
+        }
+        let now = self.shared.clock.now();
+        // Ordered by subject, so that two replicas never wait for each other.
+        let mut principals: Vec<_> = self.unknown.values().collect();
+        principals.sort_by(|a, b| a.sub.cmp(&b.sub));
+        match table::put_principals(&self.shared.store, principals.into_iter(), now).await {
+            Ok(()) => self.unknown.clear(),
+            Err(error) => {
+                tracing::warn!("ledger: who was seen is not recorded: {error}");
+                for (sub, _) in self.unknown.drain() {
+                    self.known.remove(&sub);
+                }
+            }
+        }
+    }
+
+    async fn upkeep(&mut self, ticks: u32) {
+        if self.paused_until.is_some() {
+            // The next entry, or this, finds out whether the database is back.
+            self.paused_until = self.paused_until.filter(|until| self.shared.instant() < *until);
+            if self.paused_until.is_none() && self.has_work() {
+                self.commit().await;
+            }
+            return;
+        }
+        if let Err(error) = self.try_upkeep(ticks).await {
+            tracing::warn!("ledger upkeep: {error}");
+        }
+    }
+
+    async fn try_upkeep(&mut self, ticks: u32) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        shared.caps.refresh_if_changed().await?;
+        if ticks % RENEW_EVERY != 0 {
+            return Ok(());
+        }
+        let now = shared.clock.now();
+        let until = now.checked_add(HOLD).unwrap_or(Timestamp::MAX);
+        table::renew_reservations(&shared.store, &self.replica, until).await?;
+        // Nobody else can be alive on an embedded database: what is left there was left by a process that died.
+        let before = if shared.store.is_embedded() { Timestamp::MAX } else { now };
+        let swept = table::sweep_expired(&shared.store, before, &self.replica).await?;
+        if swept > 0 {
+            tracing::warn!(swept, "ledger: requests of a process that died were charged at their estimates");
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self) {
+        self.inbox.close();
+        let deadline = self.shared.instant() + LAST_WORDS;
+        loop {
+            self.take_ready();
+            self.answer_all(&Verdict::Unavailable);
+            if !self.has_work() && self.inbox.is_empty() {
+                return;
+            }
+            self.paused_until = None;
+            self.commit().await;
+            if self.paused_until.is_some() {
+                if self.shared.instant() >= deadline {
+                    tracing::error!(
+                        lost = self.batch.len(),
+                        "ledger: the database is gone and so are these settlements"
+                    );
+                    return;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn fingerprint(principal: &Principal) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&principal.email, &principal.name, &principal.groups).hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,167 @@
+//! The first phase: read the request, and prove that its caller may send it and can afford it.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use control::policy::permit::Permit;
+use control::spend::ledger::Admission;
+use control::spend::{Ledger, Refusal};
+use http::{HeaderMap, Request, request};
+use http_body::Body;
+use http_body_util::BodyExt;
+use uuid::Uuid;
+use wire::messages::{RequestHead, read_head, tag_named};
+
+use super::settle::{BillingGroup, Tab};
+use super::{Facts, Failure, Inference};
+use crate::upstream::{Call, Caller, Candidate, Endpoint};
+
+/// A request that may go out. Only this file builds one; its reservation is on the tab.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    permit: Permit,
+    candidates: Vec<Candidate>,
+    endpoint: Endpoint,
+    head: request::Parts,
+    fields: RequestHead,
+    body: Bytes,
+}
+
+/// Asks in the order of contract B1: who is blocked hears that first, whatever else is wrong with the request.
+pub(super) async fn admit<B>(tab: &mut Tab, request: Request<B>) -> Result<Admitted, Failure>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let inference = Arc::clone(tab.inference());
+    let ledger = inference.ledger.as_ref().filter(|_| tab.endpoint() == Endpoint::Messages);
+    if let Some(ledger) = ledger {
+        // Before the body is read: a blocked caller must not make us buffer 32 MB.
+        ledger.check(&tab.facts().principal).await.map_err(|refusal| blocked(&inference, refusal))?;
+    }
+    let (head, body) = request.into_parts();
+    let body = read(body, inference.config.max_request_bytes).await?;
+    let admitted = match examine(tab, &inference, head, body) {
+        Ok(admitted) => admitted,
+        Err(failure) => {
+            if let Some(ledger) = ledger {
+                ledger.check_now(&tab.facts().principal).await.map_err(|refusal| blocked(&inference, refusal))?;
+            }
+            return Err(failure);
+        }
+    };
+    tab.describe(&admitted.fields, session_id(&admitted), billing_group(&inference, tab.facts(), &admitted));
+    if let Some(ledger) = ledger {
+        reserve(tab, &inference, ledger, &admitted).await?;
+    }
+    Ok(admitted)
+}
+
+impl Admitted {
+    /// The upstreams that may serve it, in order; never none.
+    pub(super) fn candidates(&self) -> &[Candidate] {
+        &self.candidates
+    }
+
+    /// The request as upstreams see it.
+    pub(super) fn call<'a>(&'a self, inference: &Inference, facts: &'a Facts) -> Call<'a> {
+        Call {
+            endpoint: self.endpoint,
+            query: self.head.uri.query(),
+            headers: &self.head.headers,
+            body: &self.body,
+            head: &self.fields,
+            strip_tags: inference.config.billing_group_tag.is_some(),
+            caller: Caller { sub: &facts.principal.sub, email: facts.principal.email.as_deref() },
+        }
+    }
+}
+
+/// What can be said without waiting: the body's fields, the caller's policy, the upstreams.
+fn examine(tab: &Tab, inference: &Inference, head: request::Parts, body: Bytes) -> Result<Admitted, Failure> {
+    let fields = read_head(&body)?;
+    let permit = inference.policies.permit(&tab.facts().principal, &fields.model)?;
+    let groups = &tab.facts().principal.groups;
+    let candidates = inference.upstreams.candidates(permit.model(), &fields.model, groups)?;
+    Ok(Admitted { permit, candidates, endpoint: tab.endpoint(), head, fields, body })
+}
+
+async fn reserve(tab: &mut Tab, inference: &Inference, ledger: &Ledger, admitted: &Admitted) -> Result<(), Failure> {
+    let admission = Admission {
+        id: fresh_id(inference),
+        principal: Arc::clone(&tab.facts().principal),
+        body_bytes: admitted.body.len() as u64,
+        max_tokens: admitted.fields.max_tokens,
+        upstreams: admitted.candidates.iter().map(|candidate| candidate.upstream.name().to_owned()).collect(),
+        session_id: tab.session_id().map(str::to_owned),
+    };
+    let reservation =
+        ledger.reserve(&admitted.permit, admission).await.map_err(|refusal| blocked(inference, refusal))?;
+    tab.hold(reservation);
+    Ok(())
+}
+
+/// Ours alone: the request's own id may be the client's choice, and a repeated one must not settle another's reservation.
+fn fresh_id(inference: &Inference) -> Uuid {
+    let now = inference.clock.now();
+    let seconds = u64::try_from(now.as_second()).unwrap_or_default();
+    let nanoseconds = u32::try_from(now.subsec_nanosecond()).unwrap_or_default();
+    Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanoseconds))
+}
+
+fn blocked(inference: &Inference, refusal: Refusal) -> Failure {
+    let retry_after = match &refusal {
+        Refusal::Over(standing) => {
+            let left = standing.resets_at.duration_since(inference.clock.now());
+            Some(left.try_into().unwrap_or_default())
+        }
+        Refusal::InFlight { retry_after } => Some(*retry_after),
+        Refusal::Unavailable => None,
+    };
+    Failure::Blocked { refusal, retry_after }
+}
+
+/// The whole body in one piece; without a copy when it came in one.
+async fn read<B>(mut body: B, limit: u64) -> Result<Bytes, Failure>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let announced = body.size_hint().lower();
+    if announced > limit {
+        return Err(Failure::TooLarge);
+    }
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Failure::BodyCut)?.into_data() else { continue };
+        if (first.len() + all.len() + data.len()) as u64 > limit {
+            return Err(Failure::TooLarge);
+        }
+        if first.is_empty() && all.is_empty() {
+            first = data;
+            continue;
+        }
+        if all.is_empty() {
+            all.reserve(usize::try_from(announced).unwrap_or_default().max(first.len() + data.len()));
+            all.extend_from_slice(&std::mem::take(&mut first));
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// The client's session: its header, else what stands in `metadata.user_id`.
+fn session_id(admitted: &Admitted) -> Option<String> {
+    let named = |headers: &HeaderMap| headers.get("x-claude-code-session-id")?.to_str().ok().map(str::to_owned);
+    named(&admitted.head.headers)
+        .filter(|id| !id.is_empty() && id.len() <= 256)
+        .or_else(|| admitted.fields.session_id.clone())
+}
+
+/// Which group the request's tag names, where the operator looks for one.
+fn billing_group(inference: &Inference, facts: &Facts, admitted: &Admitted) -> Option<BillingGroup> {
+    let name = inference.config.billing_group_tag.as_deref()?;
+    let value = admitted.fields.tags_value.as_ref()?;
+    let tag = tag_named(&admitted.body, value, name);
+    let group = tag.filter(|group| facts.principal.groups.contains(group));
+    Some(group.map_or(BillingGroup::Ignored, BillingGroup::Named))
+}

@@ -1,0 +1,242 @@
+//! The third phase: the answer goes to the client as it comes, byte for byte, while the meter listens beside it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use wire::error::{Envelope, ErrorType};
+use wire::usage::{Meter, Source};
+
+use super::attempt::Answered;
+use super::settle::{Charge, Outcome, Tab};
+use super::{Answer, Failure};
+use crate::upstream::{AnswerBody, Endpoint, answer_headers};
+
+/// Bytes of text after which the reservation is looked at again; about a thousand tokens.
+const GROW_EVERY: u64 = 4096;
+
+pin_project! {
+    /// The body of an [`Answer`]: an upstream's bytes. Dropping it lets go of the upstream.
+    #[derive(Debug)]
+    pub struct Relay {
+        body: Option<AnswerBody>,
+        #[pin]
+        cut: WaitForCancellationFutureOwned,
+        witness: Witness,
+    }
+
+    impl PinnedDrop for Relay {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            this.witness.abandon(this.body.as_ref().is_none_or(Body::is_end_stream));
+        }
+    }
+}
+
+/// Why an answer's body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum Interrupted {
+    /// The upstream's connection broke.
+    #[error("the upstream broke off its answer: {0}")]
+    Upstream(#[from] hyper::Error),
+    /// The gateway is stopping, and the time to drain is over.
+    #[error("the gateway is shutting down")]
+    Stopping,
+}
+
+/// What goes on beside the bytes.
+#[derive(Debug)]
+struct Witness {
+    tab: Tab,
+    /// `None` when the answer is not paid for.
+    listener: Option<Listener>,
+    /// `None` when nothing can be written between its events.
+    events: Option<Events>,
+}
+
+/// The meter, and how much of what it saw the ledger knows.
+#[derive(Debug)]
+struct Listener {
+    meter: Meter,
+    is_stream: bool,
+    told: (Source, u64),
+}
+
+/// Where in a stream of events we are: an event of ours may only stand between two of the upstream's.
+#[derive(Debug)]
+struct Events {
+    last: [u8; 4],
+}
+
+/// The answer for the client: its headers now, its body as it comes.
+pub(super) fn relay(mut tab: Tab, answered: Answered) -> Answer {
+    let Answered { upstream, answer } = answered;
+    tab.serve(upstream, &answer);
+    let is_stream = answer.content_type().is_some_and(|value| value.starts_with("text/event-stream"));
+    let is_metered = answer.status().is_success() && tab.endpoint() == Endpoint::Messages;
+    let listener = is_metered.then(|| Listener {
+        meter: Meter::new(answer.content_type(), answer.content_encoding()),
+        is_stream,
+        told: (Source::None, 0),
+    });
+    // Nothing can be written into a compressed stream.
+    let events = (is_stream && answer.content_encoding().is_none()).then_some(Events { last: *b"\n\n\n\n" });
+    Answer {
+        status: answer.status(),
+        headers: answer_headers(answer.headers()),
+        standing: tab.standing().cloned(),
+        body: Relay {
+            body: Some(answer.into_body()),
+            cut: tab.inference().cut.clone().cancelled_owned(),
+            witness: Witness { tab, listener, events },
+        },
+    }
+}
+
+impl Body for Relay {
+    type Data = Bytes;
+    type Error = Interrupted;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
+        let mut this = self.project();
+        let Some(body) = this.body.as_mut() else { return Poll::Ready(None) };
+        loop {
+            let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+                // Only who has nothing to pass on asks whether there is time left.
+                ready!(this.cut.as_mut().poll(cx));
+                *this.body = None;
+                return Poll::Ready(Some(this.witness.cut_off()));
+            };
+            match frame {
+                Some(Ok(frame)) => {
+                    // Trailers are not on the list of what clients may see.
+                    let Ok(chunk) = frame.into_data() else { continue };
+                    let is_last = body.is_end_stream();
+                    this.witness.hear(&chunk);
+                    if is_last {
+                        // The server may not ask again.
+                        this.witness.conclude(None);
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(chunk))));
+                }
+                Some(Err(error)) => {
+                    *this.body = None;
+                    this.witness.conclude(Some(Outcome::UpstreamAborted));
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+                None => {
+                    *this.body = None;
+                    this.witness.conclude(None);
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Witness {
+    /// Listens to a chunk that is being passed on.
+    fn hear(&mut self, chunk: &Bytes) {
+        self.tab.saw_first_byte();
+        if let Some(events) = &mut self.events {
+            events.pass(chunk);
+        }
+        if let Some(listener) = &mut self.listener {
+            listener.hear(chunk, &mut self.tab);
+        }
+    }
+
+    /// The time to drain is over: the upstream is let go, and the client is told where that is possible (R38).
+    fn cut_off(&mut self) -> Result<Frame<Bytes>, Interrupted> {
+        self.conclude(Some(Outcome::Cut));
+        if !self.events.as_ref().is_some_and(Events::is_between) {
+            return Err(Interrupted::Stopping);
+        }
+        let text = Failure::Stopping.to_string();
+        let envelope = Envelope::new(ErrorType::Overloaded, &text).request_id(&self.tab.facts().request_id).to_bytes();
+        Ok(Frame::data([b"event: error\ndata: ", &envelope[..], b"\n\n"].concat().into()))
+    }
+
+    /// Settles: the answer came to its end, or `broken` says why it did not.
+    fn conclude(&mut self, broken: Option<Outcome>) {
+        if !self.tab.is_open() {
+            return;
+        }
+        let (outcome, charge) = match self.listener.take() {
+            Some(listener) => listener.conclude(broken, &self.tab),
+            None => (broken.unwrap_or_else(|| self.tab.outcome_of_status()), Charge::Nothing),
+        };
+        self.tab.end(outcome, charge);
+    }
+
+    /// Nobody wants the answer any more; `is_ended`: all of it had come.
+    fn abandon(&mut self, is_ended: bool) {
+        let is_whole = is_ended || self.listener.as_ref().is_some_and(|listener| listener.meter.so_far().complete);
+        let outcome = self.tab.abandoned();
+        self.conclude(if is_whole { None } else { Some(outcome) });
+    }
+}
+
+impl Listener {
+    fn hear(&mut self, chunk: &Bytes, tab: &mut Tab) {
+        self.meter.feed(chunk);
+        let seen = self.meter.so_far();
+        let (source, text_bytes) = self.told;
+        if seen.source != source || seen.text_bytes >= text_bytes + GROW_EVERY {
+            self.told = (seen.source, seen.text_bytes);
+            tab.grow(&seen.billable());
+        }
+    }
+
+    /// Contract R18: a complete answer costs its usage, a broken one what was seen of it.
+    fn conclude(mut self, broken: Option<Outcome>, tab: &Tab) -> (Outcome, Charge) {
+        let reading = self.meter.finish();
+        let outcome = match (&reading.error_type, broken) {
+            (_, Some(outcome)) => outcome,
+            (Some(_), None) => Outcome::Error,
+            (None, None) if reading.complete || !self.is_stream => Outcome::Complete,
+            (None, None) => Outcome::UpstreamAborted,
+        };
+        if reading.clamped {
+            tracing::warn!(
+                request_id = %tab.facts().request_id,
+                "the upstream reported impossible token counts; the nearest possible ones are charged"
+            );
+        }
+        let charge = match reading.source {
+            Source::Final => Charge::Used(reading.usage),
+            Source::Start => Charge::Seen(reading.billable()),
+            // An error instead of an answer, as an error status would be.
+            Source::None if reading.error_type.is_some() && reading.text_bytes == 0 => Charge::Nothing,
+            Source::None => Charge::Seen(tab.expected().estimate_output(reading.text_bytes)),
+        };
+        if broken.is_none() && reading.source == Source::None && reading.error_type.is_none() {
+            tab.tell_unmetered();
+        }
+        (outcome, charge)
+    }
+}
+
+impl Events {
+    fn pass(&mut self, chunk: &[u8]) {
+        let tail = &chunk[chunk.len().saturating_sub(self.last.len())..];
+        self.last.rotate_left(tail.len());
+        let kept = self.last.len() - tail.len();
+        self.last[kept..].copy_from_slice(tail);
+    }
+
+    fn is_between(&self) -> bool {
+        self.last.ends_with(b"\n\n") || self.last == *b"\r\n\r\n" || self.last.ends_with(b"\r\r")
+    }
+}

@@ -1,0 +1,341 @@
+//! The last phase, open from the first moment: what a request has used and how it ended, told once to the ledger and to
+//! the audit log, whichever way it ends.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use control::audit::{Event, InferenceEvent};
+use control::spend::ledger::{Settlement, Standing};
+use control::spend::{Money, Refusal, Reservation, Scope};
+use http::{HeaderValue, StatusCode};
+use wire::messages::RequestHead;
+use wire::usage::Usage;
+
+use super::{Facts, Failure, Inference};
+use crate::upstream::{Answer, Endpoint, Sent, Upstream};
+
+/// The audit's status of a request whose client went away before there was one.
+const CLIENT_GONE: u16 = 499;
+
+/// One request's open tab. Dropped while it is open, the client has gone away, or the gateway is being stopped.
+#[derive(Debug)]
+pub(super) struct Tab {
+    inference: Arc<Inference>,
+    endpoint: Endpoint,
+    facts: Facts,
+    reservation: Option<Reservation>,
+    /// The client's word for the model; `None` until it was admitted.
+    model: Option<String>,
+    session_id: Option<String>,
+    billing_group: Option<BillingGroup>,
+    upstream: Option<Arc<Upstream>>,
+    sent: Sent,
+    attempts: u32,
+    served: Option<Served>,
+    first_byte: Option<Instant>,
+    open: bool,
+}
+
+/// What the request's tags say about who pays.
+#[derive(Debug)]
+pub(super) enum BillingGroup {
+    /// One of the caller's groups.
+    Named(String),
+    /// Nothing that counts.
+    Ignored,
+}
+
+/// Whose answer went to the client.
+#[derive(Debug)]
+struct Served {
+    status: StatusCode,
+    request_id: Option<HeaderValue>,
+    cloud_request_id: Option<HeaderValue>,
+}
+
+/// How a request ended, as the audit says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Complete,
+    ClientAborted,
+    UpstreamAborted,
+    Cut,
+    Error,
+    Rejected,
+}
+
+/// What a request is charged for (contract R18).
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Charge {
+    /// No upstream did work that could be counted.
+    Nothing,
+    /// This much, by the upstream's last word.
+    Used(Usage),
+    /// This much, as far as we saw.
+    Seen(Usage),
+}
+
+impl Tab {
+    pub(super) fn open(inference: Arc<Inference>, endpoint: Endpoint, facts: Facts) -> Self {
+        Self {
+            inference,
+            endpoint,
+            facts,
+            reservation: None,
+            model: None,
+            session_id: None,
+            billing_group: None,
+            upstream: None,
+            sent: Sent::default(),
+            attempts: 0,
+            served: None,
+            first_byte: None,
+            open: true,
+        }
+    }
+
+    pub(super) fn inference(&self) -> &Arc<Inference> {
+        &self.inference
+    }
+
+    pub(super) fn endpoint(&self) -> Endpoint {
+        self.endpoint
+    }
+
+    pub(super) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    pub(super) fn session_id(&self) -> Option<&str> {
+        self.session_id.as_deref()
+    }
+
+    /// What its body says of it.
+    pub(super) fn describe(
+        &mut self,
+        fields: &RequestHead,
+        session_id: Option<String>,
+        billing_group: Option<BillingGroup>,
+    ) {
+        self.model = Some(fields.model.clone());
+        self.session_id = session_id;
+        self.billing_group = billing_group;
+    }
+
+    /// The money set aside for it.
+    pub(super) fn hold(&mut self, reservation: Reservation) {
+        self.reservation = Some(reservation);
+    }
+
+    /// An upstream is about to be asked; the flag says whether it has the whole request.
+    pub(super) fn try_upstream(&mut self, upstream: &Arc<Upstream>) -> Sent {
+        self.attempts += 1;
+        self.upstream = Some(Arc::clone(upstream));
+        self.sent.clone()
+    }
+
+    /// The answer that goes to the client.
+    pub(super) fn serve(&mut self, upstream: Arc<Upstream>, answer: &Answer) {
+        self.upstream = Some(upstream);
+        self.served = Some(Served {
+            status: answer.status(),
+            request_id: answer.request_id().cloned(),
+            cloud_request_id: answer.cloud_request_id().cloned(),
+        });
+    }
+
+    pub(super) fn standing(&self) -> Option<&Standing> {
+        self.reservation.as_ref()?.standing()
+    }
+
+    pub(super) fn saw_first_byte(&mut self) {
+        if self.first_byte.is_none() {
+            self.first_byte = Some(self.inference.clock.instant());
+        }
+    }
+
+    /// The answer has used this much so far.
+    pub(super) fn grow(&mut self, seen: &Usage) {
+        if let (Some(reservation), Some(upstream)) = (&mut self.reservation, &self.upstream) {
+            reservation.grow(upstream.name(), seen);
+        }
+    }
+
+    /// What to assume of an answer that says nothing of its usage.
+    pub(super) fn expected(&self) -> Usage {
+        self.reservation.as_ref().map(Reservation::expected).unwrap_or_default()
+    }
+
+    /// Nothing is charged when nothing of an answer came, unless an upstream had the whole request and was at work.
+    fn charge_unanswered(&self) -> Charge {
+        if self.sent.get() { Charge::Seen(self.expected()) } else { Charge::Nothing }
+    }
+
+    /// The answer says nothing of its usage.
+    pub(super) fn tell_unmetered(&self) {
+        if let Some(upstream) = &self.upstream {
+            upstream.tell_unmetered();
+        }
+    }
+
+    /// Closes it without an answer of an upstream. The surface answers `failure` with the status that is audited here.
+    pub(super) fn refuse(&mut self, failure: &Failure) {
+        if let Failure::Blocked { refusal, .. } = failure {
+            self.open = false;
+            return self.audit_block(refusal);
+        }
+        let (outcome, charge) = match failure {
+            Failure::Stopping => (Outcome::Cut, self.charge_unanswered()),
+            Failure::Overloaded { .. } | Failure::Exhausted { .. } => (Outcome::Error, Charge::Nothing),
+            Failure::BodyCut => (Outcome::ClientAborted, Charge::Nothing),
+            _ => (Outcome::Rejected, Charge::Nothing),
+        };
+        if outcome == Outcome::Rejected {
+            self.model = None;
+        }
+        self.upstream = self.upstream.take().filter(|_| !matches!(charge, Charge::Nothing));
+        self.close(failure.status().as_u16(), outcome, charge);
+    }
+
+    /// Ends an answer that went to the client.
+    pub(super) fn end(&mut self, outcome: Outcome, charge: Charge) {
+        let status = self.served.as_ref().map_or(CLIENT_GONE, |served| served.status.as_u16());
+        self.close(status, outcome, charge);
+    }
+
+    /// How an answer of its status ends.
+    pub(super) fn outcome_of_status(&self) -> Outcome {
+        let is_success = self.served.as_ref().is_some_and(|served| served.status.is_success());
+        if is_success { Outcome::Complete } else { Outcome::Error }
+    }
+
+    /// Whether its end is still to be told.
+    pub(super) fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Why it ends when nobody wants the answer any more.
+    pub(super) fn abandoned(&self) -> Outcome {
+        if self.inference.cut.is_cancelled() { Outcome::Cut } else { Outcome::ClientAborted }
+    }
+
+    fn close(&mut self, status: u16, outcome: Outcome, charge: Charge) {
+        if !std::mem::replace(&mut self.open, false) {
+            return;
+        }
+        let ms = millis(self.since_received(self.inference.clock.instant()));
+        let ttfb_ms = self.first_byte.map(|at| millis(self.since_received(at)));
+        let (usage, estimated) = match charge {
+            Charge::Nothing => (None, false),
+            Charge::Used(usage) => (Some(usage), false),
+            Charge::Seen(usage) => (Some(usage), true),
+        };
+        let reservation = self.reservation.take();
+        let cost = match (reservation, usage, &self.upstream) {
+            (None, _, _) => None,
+            (Some(reservation), Some(usage), Some(upstream)) => {
+                let upstream = upstream.name().to_owned();
+                Some(reservation.settle(Settlement { upstream, usage, estimated, status, ms, ttfb_ms }))
+            }
+            (Some(reservation), _, _) => {
+                reservation.release(status, ms);
+                Some(Money::ZERO)
+            }
+        };
+        let event = self.event(status, outcome);
+        self.emit(&Event::Inference(Box::new(InferenceEvent {
+            ms,
+            ttfb_ms,
+            input_tokens: usage.map(|usage| usage.input_tokens),
+            output_tokens: usage.map(|usage| usage.output_tokens),
+            cache_read_input_tokens: usage.map(|usage| usage.cache_read_input_tokens),
+            cache_creation_input_tokens: usage
+                .map(|usage| usage.cache_creation_5m_tokens.saturating_add(usage.cache_creation_1h_tokens)),
+            cost_usd: cost.and_then(|cost| cost.dollars().parse().ok()),
+            estimated,
+            ..event
+        })));
+    }
+
+    fn since_received(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.facts.received)
+    }
+
+    fn event(&self, status: u16, outcome: Outcome) -> InferenceEvent<'_> {
+        fn text(value: &Option<HeaderValue>) -> Option<&str> {
+            value.as_ref()?.to_str().ok()
+        }
+        let served = self.served.as_ref();
+        InferenceEvent {
+            sub: &self.facts.principal.sub,
+            email: self.facts.principal.email.as_deref(),
+            path: self.endpoint.path(),
+            model: self.model.as_deref(),
+            upstream: self.upstream.as_ref().map(|upstream| upstream.name()),
+            upstream_request_id: served.and_then(|served| text(&served.request_id)),
+            upstream_cloud_request_id: served.and_then(|served| text(&served.cloud_request_id)),
+            status,
+            outcome: outcome.as_str(),
+            session_id: self.session_id.as_deref(),
+            attempts: self.attempts,
+            billing_group: match &self.billing_group {
+                Some(BillingGroup::Named(group)) => Some(group),
+                _ => None,
+            },
+            billing_group_ignored: matches!(self.billing_group, Some(BillingGroup::Ignored)),
+            ..InferenceEvent::default()
+        }
+    }
+
+    /// Written instead of an inference event (contract B2).
+    fn audit_block(&self, refusal: &Refusal) {
+        let sub = &self.facts.principal.sub;
+        let (cause, standing) = match refusal {
+            Refusal::Over(standing) => ("over_limit", Some(standing)),
+            Refusal::InFlight { .. } => ("in_flight", None),
+            Refusal::Unavailable => ("store_error", None),
+        };
+        let cents = standing.map(|standing| standing.cap.cents.to_string());
+        self.emit(&Event::SpendBlocked {
+            sub,
+            cause,
+            cap_cents: cents.as_deref(),
+            source: standing.map(|standing| match standing.cap.source {
+                Scope::User(_) => "user",
+                Scope::Group(_) => "rbac_group",
+                Scope::Organization => "organization",
+            }),
+            period: standing.map(|standing| standing.cap.period.as_str()),
+        });
+    }
+
+    fn emit(&self, event: &Event<'_>) {
+        self.inference.audit.emit(Some(&self.facts.request_id), event);
+    }
+}
+
+impl Drop for Tab {
+    fn drop(&mut self) {
+        if self.open {
+            let (outcome, charge) = (self.abandoned(), self.charge_unanswered());
+            self.end(outcome, charge);
+        }
+    }
+}
+
+impl Outcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::ClientAborted => "client_aborted",
+            Self::UpstreamAborted => "upstream_aborted",
+            Self::Cut => "cut",
+            Self::Error => "error",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,138 @@
+//! What an upstream answered: its head, and a body that is passed on as it comes.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use wire::usage::Meter;
+
+/// Errors longer than this are relayed unread.
+const MAX_PEEK: usize = 64 * 1024;
+
+/// An upstream's answer.
+#[derive(Debug)]
+pub struct Answer {
+    head: response::Parts,
+    body: AnswerBody,
+}
+
+/// The body of an [`Answer`]; what was read to judge it comes first.
+#[derive(Debug)]
+pub struct AnswerBody {
+    peeked: Bytes,
+    rest: Option<Incoming>,
+}
+
+impl Answer {
+    /// An answer whose body is still to come.
+    #[must_use]
+    pub fn arriving(response: Response<Incoming>) -> Self {
+        let (head, rest) = response.into_parts();
+        Self { head, body: AnswerBody { peeked: Bytes::new(), rest: Some(rest) } }
+    }
+
+    /// An answer whose body is known.
+    #[must_use]
+    pub fn whole(response: Response<Bytes>) -> Self {
+        let (head, peeked) = response.into_parts();
+        Self { head, body: AnswerBody { peeked, rest: None } }
+    }
+
+    /// Its status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    /// All its headers, those that no client may see among them.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// Its `content-type`.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&str> {
+        self.head.headers.get(CONTENT_TYPE)?.to_str().ok()
+    }
+
+    /// Its `content-encoding`.
+    #[must_use]
+    pub fn content_encoding(&self) -> Option<&str> {
+        self.head.headers.get(CONTENT_ENCODING)?.to_str().ok()
+    }
+
+    /// The upstream's own id of the request.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&HeaderValue> {
+        self.head.headers.get("request-id").or_else(|| self.head.headers.get("x-request-id"))
+    }
+
+    /// The cloud's own id of the request.
+    #[must_use]
+    pub fn cloud_request_id(&self) -> Option<&HeaderValue> {
+        self.head.headers.get("x-amzn-requestid")
+    }
+
+    /// Its body.
+    #[must_use]
+    pub fn into_body(self) -> AnswerBody {
+        self.body
+    }
+
+    /// The message of a short error body; the body is still relayed afterwards.
+    ///
+    /// # Errors
+    /// When the connection breaks before the body is whole.
+    pub async fn error_message(&mut self) -> Result<Option<String>, hyper::Error> {
+        let mut meter = Meter::new(self.content_type(), self.content_encoding());
+        let Some(mut rest) = self.body.rest.take() else { return Ok(None) };
+        let mut read = BytesMut::new();
+        while let Some(frame) = rest.frame().await {
+            let data = frame?.into_data().unwrap_or_default();
+            read.extend_from_slice(&data);
+            meter.feed(&data);
+            if read.len() > MAX_PEEK {
+                self.body = AnswerBody { peeked: read.freeze(), rest: Some(rest) };
+                return Ok(None);
+            }
+        }
+        self.body.peeked = read.freeze();
+        Ok(meter.finish().error_message)
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if !self.peeked.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.peeked)))));
+        }
+        match &mut self.rest {
+            Some(rest) => Pin::new(rest).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.peeked.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let peeked = self.peeked.len() as u64;
+        let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::new();
+        hint.set_lower(peeked + rest.lower());
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(peeked + upper);
+        }
+        hint
+    }
+}

@@ -1,0 +1,195 @@
+//! The Claude API, and servers that speak it: what is sent there and which of its headers come back.
+//!
+//! The body is the client's own; the model id and `tags` are the only parts that may change, by splicing.
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use secrecy::{ExposeSecret, SecretString};
+use wire::messages::{Edit, splice};
+
+use super::parts::{Parts, Sent};
+use super::{Call, Caller, Config, Credential, Invalid};
+
+const ANTHROPIC_BETA: HeaderName = HeaderName::from_static("anthropic-beta");
+const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// The beta that lets an OAuth token in.
+const OAUTH_BETA: &str = "oauth-2025-04-20";
+/// The beta that `tags` in the body needs; goes when they go.
+const TAGS_BETA: &str = "request-tags-2026-08-21";
+/// Names us after the client's own product, as the reference does.
+const VERSION: &str = concat!("cc-gateway/", env!("CARGO_PKG_VERSION"));
+
+/// Headers of answers that speak of our account, not of the client's request: rate limits and who pays.
+const OURS_ALONE: [&str; 5] = [
+    "anthropic-ratelimit-",
+    "anthropic-priority-",
+    "anthropic-fast-",
+    "anthropic-organization-",
+    "anthropic-workspace-",
+];
+
+/// Where and as whom to send.
+#[derive(Debug)]
+pub(super) struct Anthropic {
+    scheme: Scheme,
+    authority: Authority,
+    /// Path of `base_url`, without a trailing slash.
+    prefix: String,
+    credential: (HeaderName, HeaderValue),
+    oauth: bool,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    forward_user_identity: bool,
+}
+
+impl Anthropic {
+    pub(super) fn new(config: &Config) -> Result<Self, Invalid> {
+        let name = || config.name.clone();
+        let url: Uri = config.base_url.as_str().parse().map_err(|_| Invalid::BaseUrl(name()))?;
+        let scheme = url.scheme().cloned().ok_or_else(|| Invalid::BaseUrl(name()))?;
+        // Without user and password: they would be sent to whoever reads the Host header.
+        let host_and_port = url.authority().and_then(|authority| authority.as_str().rsplit('@').next());
+        let authority = host_and_port.and_then(|text| text.parse().ok()).ok_or_else(|| Invalid::BaseUrl(name()))?;
+        let (header, text) = match &config.credential {
+            Credential::ApiKey(key) => ("x-api-key", key.clone()),
+            Credential::OauthToken(token) => {
+                ("authorization", SecretString::from(format!("Bearer {}", token.expose_secret())))
+            }
+        };
+        let mut credential =
+            HeaderValue::from_str(text.expose_secret()).map_err(|_| Invalid::Credential(config.name.clone()))?;
+        credential.set_sensitive(true);
+        Ok(Self {
+            scheme,
+            authority,
+            prefix: url.path().trim_end_matches('/').to_owned(),
+            credential: (HeaderName::from_static(header), credential),
+            oauth: matches!(config.credential, Credential::OauthToken(_)),
+            headers: config.headers.clone(),
+            forward_user_identity: config.forward_user_identity,
+        })
+    }
+
+    /// The request to send; `model_id` is what this upstream calls the model.
+    pub(super) fn request(&self, call: &Call<'_>, model_id: &str, sent: Sent) -> Result<Request<Parts>, http::Error> {
+        let mut request = Request::new(Parts::new(body(call, model_id), sent));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri(call)?;
+        *request.headers_mut() = self.request_headers(call);
+        Ok(request)
+    }
+
+    fn uri(&self, call: &Call<'_>) -> Result<Uri, http::Error> {
+        let path = call.endpoint.path();
+        let path_and_query = match (self.prefix.as_str(), call.query) {
+            ("", None) => PathAndQuery::from_static(path),
+            (prefix, None) => format!("{prefix}{path}").try_into()?,
+            (prefix, Some(query)) => format!("{prefix}{path}?{query}").try_into()?,
+        };
+        Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(path_and_query)
+            .build()
+    }
+
+    fn request_headers(&self, call: &Call<'_>) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(24);
+        for (name, value) in call.headers {
+            if passes_to_upstream(name) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        headers.insert(USER_AGENT, user_agent(call.headers.get(USER_AGENT)));
+        self.adjust_betas(&mut headers, call.strip_tags);
+        headers.insert(self.credential.0.clone(), self.credential.1.clone());
+        for (name, value) in &self.headers {
+            headers.insert(name.clone(), value.clone());
+        }
+        if self.forward_user_identity {
+            identify(&mut headers, &call.caller);
+        }
+        headers
+    }
+
+    /// Leaves the client's lines as they are unless one beta must go or come.
+    fn adjust_betas(&self, headers: &mut HeaderMap, strip_tags: bool) {
+        let lines = || headers.get_all(ANTHROPIC_BETA).iter().filter_map(|line| line.to_str().ok());
+        let named = || lines().flat_map(|line| line.split(',')).map(str::trim).filter(|beta| !beta.is_empty());
+        let strip = strip_tags && named().any(|beta| beta == TAGS_BETA);
+        let add = self.oauth && !named().any(|beta| beta == OAUTH_BETA);
+        if !strip && !add {
+            return;
+        }
+        let kept = named().filter(|&beta| !(strip && beta == TAGS_BETA));
+        let betas: Vec<_> = kept.chain(add.then_some(OAUTH_BETA)).collect();
+        match HeaderValue::try_from(betas.join(",")) {
+            Ok(value) if !value.is_empty() => headers.insert(ANTHROPIC_BETA, value),
+            _ => headers.remove(ANTHROPIC_BETA),
+        };
+    }
+}
+
+/// Which of the client's headers pass to an upstream (contract B1).
+fn passes_to_upstream(name: &HeaderName) -> bool {
+    *name == ACCEPT
+        || *name == ACCEPT_ENCODING
+        || *name == CONTENT_TYPE
+        || *name == ANTHROPIC_VERSION
+        || *name == ANTHROPIC_BETA
+        || name.as_str().starts_with("x-stainless-")
+}
+
+/// The headers of an answer that pass to the client (contract R27).
+#[must_use]
+pub fn answer_headers(headers: &HeaderMap) -> HeaderMap {
+    // Room for our own headers too, so that the map does not grow.
+    let mut kept = HeaderMap::with_capacity(24);
+    for (name, value) in headers {
+        if passes_to_client(name) {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    kept
+}
+
+fn passes_to_client(name: &HeaderName) -> bool {
+    if name.as_str().starts_with("anthropic-") {
+        return !OURS_ALONE.iter().any(|prefix| name.as_str().starts_with(prefix));
+    }
+    [CONTENT_TYPE, CACHE_CONTROL, CONTENT_ENCODING, RETRY_AFTER, X_SHOULD_RETRY].contains(name)
+}
+
+fn user_agent(client: Option<&HeaderValue>) -> HeaderValue {
+    let named = client.map(|client| [client.as_bytes(), b" ", VERSION.as_bytes()].concat());
+    named.and_then(|value| HeaderValue::try_from(value).ok()).unwrap_or(HeaderValue::from_static(VERSION))
+}
+
+/// Tells who is calling; a name that no header can carry is left out.
+fn identify(headers: &mut HeaderMap, caller: &Caller<'_>) {
+    let mut insert = |name, value: Option<&str>| {
+        if let Some(value) = value.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok()) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    insert("x-litellm-end-user-id", caller.email);
+    insert("x-claude-gateway-user-id", Some(caller.sub));
+    insert("x-claude-gateway-user-email", caller.email);
+}
+
+/// The client's bytes, with the upstream's model id in place of the client's and without `tags`, where that is needed.
+fn body(call: &Call<'_>, model_id: &str) -> Vec<Bytes> {
+    let mut edits = Vec::with_capacity(2);
+    if call.head.model != model_id {
+        // A JSON string always serialises.
+        let quoted = serde_json::to_vec(model_id).unwrap_or_default();
+        edits.push(Edit { span: call.head.model_span.clone(), replacement: quoted.into() });
+    }
+    if let Some(span) = call.head.tags.clone().filter(|_| call.strip_tags) {
+        edits.push(Edit { span, replacement: Bytes::new() });
+    }
+    if edits.is_empty() { vec![call.body.clone()] } else { splice(call.body, &mut edits) }
+}

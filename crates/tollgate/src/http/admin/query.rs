@@ -1,0 +1,44 @@
+//! Query strings of lists: repeated keys with `[]`, whole numbers in a range, either cursor.
+
+use control::spend::cap;
+
+use super::Error;
+
+/// A list's query, unknown parameters left aside.
+#[derive(Debug)]
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub(super) fn parse(query: Option<&str>) -> Self {
+        Self(url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect())
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// `name[]=a&name[]=b`, and `name=a` for those who forget the brackets.
+    pub(super) fn all(&self, name: &str) -> Vec<&str> {
+        let bracketed = format!("{name}[]");
+        self.0.iter().filter(|(key, _)| *key == bracketed || key == name).map(|(_, value)| value.as_str()).collect()
+    }
+
+    /// 1 to 1000, 20 when not given.
+    pub(super) fn limit(&self) -> Result<usize, Error> {
+        let Some(text) = self.get("limit") else { return Ok(20) };
+        text.parse()
+            .ok()
+            .filter(|limit| (1..=1000).contains(limit))
+            .ok_or_else(|| Error::Invalid("limit: must be a whole number from 1 to 1000".to_owned()))
+    }
+
+    /// `after_id` or `before_id`, not both.
+    pub(super) fn from(&self) -> Result<cap::From, Error> {
+        match (self.get("after_id"), self.get("before_id")) {
+            (Some(_), Some(_)) => Err(Error::Invalid("after_id and before_id cannot both be given".to_owned())),
+            (Some(id), None) => Ok(cap::From::After(id.to_owned())),
+            (None, Some(id)) => Ok(cap::From::Before(id.to_owned())),
+            (None, None) => Ok(cap::From::Start),
+        }
+    }
+}

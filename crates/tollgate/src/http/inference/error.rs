@@ -1,0 +1,154 @@
+//! What API clients are told when there is no answer of an upstream: the Messages API's error envelope.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use control::spend::ledger::Standing;
+use control::spend::{Money, Refusal};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use proxy::inference::Failure;
+use wire::error::{Envelope, ErrorType};
+
+use super::unified;
+
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+const JSON: HeaderValue = HeaderValue::from_static("application/json;charset=utf-8");
+/// Nano-dollars in a US cent.
+const CENT: i64 = 10_000_000;
+
+/// The answer to a request that failed so. `blocked_message` is the operator's word to blocked callers.
+pub(super) fn response(failure: &Failure, request_id: &str, blocked_message: Option<&str>) -> Response {
+    let error_type = match failure {
+        Failure::Body(_) | Failure::BodyCut | Failure::Denied(_) | Failure::Unserved(_) => ErrorType::InvalidRequest,
+        Failure::TooLarge => ErrorType::RequestTooLarge,
+        Failure::Blocked { refusal: Refusal::Over(_) | Refusal::Unavailable, .. } => ErrorType::Billing,
+        Failure::Blocked { refusal: Refusal::InFlight { .. }, .. } => ErrorType::RateLimit,
+        Failure::Overloaded { .. } | Failure::Stopping => ErrorType::Overloaded,
+        Failure::Exhausted { .. } => ErrorType::Api,
+    };
+    let message = message(failure, blocked_message);
+    let envelope = Envelope::new(error_type, &message).request_id(request_id);
+    let mut response = Response::new(Body::from(envelope.to_bytes()));
+    *response.status_mut() = failure.status();
+    *response.headers_mut() = headers(failure);
+    response
+}
+
+fn message(failure: &Failure, blocked_message: Option<&str>) -> String {
+    let Failure::Blocked { refusal, .. } = failure else { return failure.to_string() };
+    let mut parts = match refusal {
+        Refusal::Over(standing) => over(standing),
+        Refusal::InFlight { .. } => {
+            return "your other requests in flight use up what is left of your spend limit; try again shortly"
+                .to_owned();
+        }
+        Refusal::Unavailable => vec!["spend limit unavailable".to_owned()],
+    };
+    parts.extend(blocked_message.map(str::to_owned));
+    parts.join(" · ")
+}
+
+/// The stock client knows the first words (contract B7).
+fn over(standing: &Standing) -> Vec<String> {
+    let mut parts = vec!["spend limit reached".to_owned()];
+    if standing.cap.cents > 0 {
+        parts.push(format!("resets {}", standing.resets_at.strftime("%b %-d")));
+    }
+    // Up to whole cents: what is shown as spent must not look like less than the cap.
+    let spent = Money::from_cents(standing.spent.nano().saturating_add(CENT - 1) / CENT);
+    parts.push(format!("{spent} spent of the {} cap of {}", standing.cap.period.as_str(), standing.cap.limit()));
+    parts
+}
+
+fn headers(failure: &Failure) -> HeaderMap {
+    let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON)]);
+    match failure {
+        Failure::Blocked { refusal, retry_after } => {
+            headers.extend(retry_after.map(|wait| (RETRY_AFTER, seconds(wait))));
+            match refusal {
+                Refusal::Over(standing) => {
+                    headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+                    headers.extend(unified::over(standing));
+                }
+                Refusal::Unavailable => {
+                    headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+                    headers.extend(unified::unavailable());
+                }
+                Refusal::InFlight { .. } => {}
+            }
+        }
+        Failure::Overloaded { retry_after } => headers.extend(retry_after.clone().map(|value| (RETRY_AFTER, value))),
+        Failure::Body(_)
+        | Failure::BodyCut
+        | Failure::TooLarge
+        | Failure::Denied(_)
+        | Failure::Unserved(_)
+        | Failure::Exhausted { .. }
+        | Failure::Stopping => {}
+    }
+    headers
+}
+
+/// Whole seconds, at least one: who comes back early is refused again.
+fn seconds(wait: Duration) -> HeaderValue {
+    HeaderValue::from(wait.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use axum::body::to_bytes;
+    use wire::messages::BodyError;
+
+    use super::super::unified::tests::standing;
+    use super::*;
+
+    async fn told(failure: Failure, blocked_message: Option<&str>) -> String {
+        let (head, body) = response(&failure, "r-1", blocked_message).into_parts();
+        let body = String::from_utf8(to_bytes(body, 10_000).await.unwrap().to_vec()).unwrap();
+        let ours = |name: &HeaderName| *name != CONTENT_TYPE && !name.as_str().starts_with("anthropic-");
+        let headers = head.headers.iter().filter(|(name, _)| ours(name));
+        let headers: Vec<_> = headers.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        format!("{} {headers:?} {body}", head.status.as_u16())
+    }
+
+    fn blocked(refusal: Refusal, wait_ms: Option<u64>) -> Failure {
+        Failure::Blocked { refusal, retry_after: wait_ms.map(Duration::from_millis) }
+    }
+
+    #[tokio::test]
+    async fn a_blocked_caller_hears_period_spend_cap_reset_and_the_operator() {
+        let over = blocked(Refusal::Over(Box::new(standing(102, 100))), Some(7_200_001));
+        insta::assert_snapshot!(told(over, Some("ask at https://go/limits")).await, @r#"429 ["retry-after: 7201", "x-should-retry: false"] {"type":"error","request_id":"r-1","error":{"type":"billing_error","message":"spend limit reached · resets Nov 23 · $1.02 spent of the daily cap of $1 · ask at https://go/limits"}}"#);
+    }
+
+    #[tokio::test]
+    async fn a_cap_of_nothing_never_resets() {
+        let over = blocked(Refusal::Over(Box::new(standing(0, 0))), Some(1000));
+        insta::assert_snapshot!(told(over, None).await, @r#"429 ["retry-after: 1", "x-should-retry: false"] {"type":"error","request_id":"r-1","error":{"type":"billing_error","message":"spend limit reached · $0 spent of the daily cap of $0"}}"#);
+    }
+
+    #[tokio::test]
+    async fn a_request_beside_others_in_flight_is_asked_to_come_back_soon() {
+        let wait = Duration::from_millis(1);
+        let busy = blocked(Refusal::InFlight { retry_after: wait }, Some(1));
+        insta::assert_snapshot!(told(busy, Some("ask at https://go/limits")).await, @r#"429 ["retry-after: 1"] {"type":"error","request_id":"r-1","error":{"type":"rate_limit_error","message":"your other requests in flight use up what is left of your spend limit; try again shortly"}}"#);
+    }
+
+    #[tokio::test]
+    async fn a_ledger_that_cannot_be_read_is_not_called_a_reached_limit() {
+        let failure = blocked(Refusal::Unavailable, None);
+        insta::assert_snapshot!(told(failure, Some("ask at https://go/limits")).await, @r#"429 ["x-should-retry: false"] {"type":"error","request_id":"r-1","error":{"type":"billing_error","message":"spend limit unavailable · ask at https://go/limits"}}"#);
+    }
+
+    #[tokio::test]
+    async fn other_failures_keep_the_texts_of_the_contract() {
+        insta::assert_snapshot!(told(Failure::Body(BodyError::InvalidJson), None).await, @r#"400 [] {"type":"error","request_id":"r-1","error":{"type":"invalid_request_error","message":"invalid JSON"}}"#);
+        insta::assert_snapshot!(told(Failure::TooLarge, None).await, @r#"413 [] {"type":"error","request_id":"r-1","error":{"type":"request_too_large","message":"payload too large"}}"#);
+        insta::assert_snapshot!(told(Failure::Exhausted { configured: 3 }, None).await, @r#"502 [] {"type":"error","request_id":"r-1","error":{"type":"api_error","message":"all upstreams failed (3 attempted)"}}"#);
+        let overloaded = Failure::Overloaded { retry_after: Some(HeaderValue::from_static("9")) };
+        insta::assert_snapshot!(told(overloaded, None).await, @r#"529 ["retry-after: 9"] {"type":"error","request_id":"r-1","error":{"type":"overloaded_error","message":"every upstream is overloaded or failed"}}"#);
+    }
+}

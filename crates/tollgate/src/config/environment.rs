@@ -28,6 +28,7 @@ impl fmt::Debug for Environment {
 impl Environment {
     /// The environment of this process; a variable that is not UTF-8 does not exist.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the room that reads the environment")]
     pub fn from_process() -> Self {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))

@@ -3,6 +3,7 @@
 //! Knows YAML 1.2's core schema and JSON; uses no floating point, save for JSON's own fractions.
 
 use serde_json::Number;
+use wire::catalog::nano_dollars;
 
 /// Whether a bare scalar is a number.
 pub(super) fn is_number(text: &str) -> bool {
@@ -38,14 +39,13 @@ pub(super) fn whole(text: &str) -> Option<u64> {
 
 /// A decimal number without sign and exponent in thousand-millionths; at most nine decimals.
 pub(super) fn nano(text: &str) -> Option<i64> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let fraction = fraction.trim_end_matches('0');
-    if !digits(whole) || !digits(fraction) || whole.len() + fraction.len() == 0 || fraction.len() > 9 {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    if whole.is_empty() && fraction.is_empty() {
         return None;
     }
-    let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let fraction: i64 = format!("{fraction:0<9}").parse().ok()?;
-    whole.checked_mul(1_000_000_000)?.checked_add(fraction)
+    // YAML leaves out either side of the point; zeros at the end say nothing.
+    let whole = if whole.is_empty() { "0" } else { whole };
+    nano_dollars(&format!("{whole}.{:0<1}", fraction.trim_end_matches('0')))
 }
 
 /// Thousand-millionths as a JSON number: whole when it is whole.

@@ -2,3 +2,5 @@
 
 pub mod config;
 pub mod http;
+pub mod observe;
+pub mod serve;

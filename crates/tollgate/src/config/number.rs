@@ -40,7 +40,7 @@ pub(super) fn whole(text: &str) -> Option<u64> {
 /// A decimal number without sign and exponent in thousand-millionths; at most nine decimals.
 pub(super) fn nano(text: &str) -> Option<i64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    if whole.is_empty() && fraction.is_empty() {
+    if matches!(text, "" | ".") {
         return None;
     }
     // YAML leaves out either side of the point; zeros at the end say nothing.

@@ -6,9 +6,13 @@
 pub mod admin_key;
 mod chance;
 mod device_grant;
+#[cfg(test)]
+mod fake_provider;
+mod oidc;
 pub mod principal;
 mod seal;
 pub mod session;
+pub mod sign_in;
 mod table;
 
 use std::collections::BTreeMap;
@@ -17,7 +21,12 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
+pub use chance::NoChance;
+pub use device_grant::{Begun, GRANT_LIFE, POLL_INTERVAL, Pending, UserCode};
+pub use oidc::DiscoveryError;
 pub use principal::Principal;
+pub use session::{BearerError, Bearers, Issued};
+pub use sign_in::SignIn;
 
 /// The `oidc:` section.
 #[derive(Debug, Clone)]

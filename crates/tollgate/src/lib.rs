@@ -1,3 +1,6 @@
 //! Tollgate: edges and composition. Reads the configuration, builds the rooms, serves their surfaces; holds no rules.
 
+pub mod config;
 pub mod http;
+pub mod observe;
+pub mod serve;

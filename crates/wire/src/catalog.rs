@@ -89,12 +89,7 @@ impl Model {
     ///
     /// A Mantle upstream serves only what its own `models` list names; that is the caller's to check.
     #[must_use]
-    pub fn id_for(
-        &self,
-        upstream_name: &str,
-        provider: Provider,
-        region: Option<&str>,
-    ) -> Option<Cow<'_, str>> {
+    pub fn id_for(&self, upstream_name: &str, provider: Provider, region: Option<&str>) -> Option<Cow<'_, str>> {
         if let Some(id) = self.upstream_model.get(upstream_name) {
             return Some(Cow::Borrowed(id));
         }
@@ -201,10 +196,7 @@ impl Catalog {
     /// # Errors
     /// The first entry that cannot stand.
     pub fn new(custom: Vec<CustomModel>, auto_include_builtin: bool) -> Result<Self, CatalogError> {
-        let mut catalog = Self {
-            models: Vec::new(),
-            spellings: HashMap::new(),
-        };
+        let mut catalog = Self { models: Vec::new(), spellings: HashMap::new() };
         for entry in custom {
             catalog.add_custom(entry)?;
         }
@@ -273,13 +265,10 @@ impl Catalog {
         }
         let mut added = Vec::new();
         for builtin in &BUILTIN.models {
-            let place = replaced
-                .get(builtin.canonical.as_str())
-                .copied()
-                .unwrap_or_else(|| {
-                    added.push(Arc::new(Model::from_builtin(builtin)));
-                    self.models.len() + added.len() - 1
-                });
+            let place = replaced.get(builtin.canonical.as_str()).copied().unwrap_or_else(|| {
+                added.push(Arc::new(Model::from_builtin(builtin)));
+                self.models.len() + added.len() - 1
+            });
             for spelling in builtin.spellings() {
                 self.spellings.entry(spelling.to_owned()).or_insert(place);
             }

@@ -61,23 +61,13 @@ impl<'a> Envelope<'a> {
     /// An error with its message for the client.
     #[must_use]
     pub fn new(error_type: ErrorType, message: &'a str) -> Self {
-        Self {
-            r#type: "error",
-            request_id: None,
-            error: Detail {
-                r#type: error_type,
-                message,
-            },
-        }
+        Self { r#type: "error", request_id: None, error: Detail { r#type: error_type, message } }
     }
 
     /// Names the request; left out otherwise.
     #[must_use]
     pub fn request_id(self, request_id: &'a str) -> Self {
-        Self {
-            request_id: Some(request_id),
-            ..self
-        }
+        Self { request_id: Some(request_id), ..self }
     }
 
     /// The body to send.
@@ -126,10 +116,7 @@ mod tests {
             (ErrorType::NotSupported, "not_supported"),
         ];
         for (error_type, name) in names {
-            assert!(
-                text(&Envelope::new(error_type, "")).contains(&format!("\"type\":\"{name}\"")),
-                "{name}"
-            );
+            assert!(text(&Envelope::new(error_type, "")).contains(&format!("\"type\":\"{name}\"")), "{name}");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use memchr::{memchr, memchr2};
 
 /// Deeper nesting counts as invalid; it bounds the scanner's state, not its stack.
-const MAX_DEPTH: usize = 1024;
+const MAX_DEPTH: usize = 256;
 
 /// The bytes are not one JSON value, or it is nested too deep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,46 +29,21 @@ pub(crate) struct Member {
 
 /// Walks the members of a document that is one object and checks all of it. `visit` gets each key, still escaped and
 /// without quotes. `Ok(false)`: valid, but no object.
-pub(crate) fn members<'a>(
-    doc: &'a [u8],
-    mut visit: impl FnMut(&'a [u8], Member),
-) -> Result<bool, Invalid> {
+pub(crate) fn members<'a>(doc: &'a [u8], visit: impl FnMut(&'a [u8], Member)) -> Result<bool, Invalid> {
     let mut scanner = Scanner { doc, at: 0 };
-    if scanner.token()? != b'{' {
+    let object = scanner.token()? == b'{';
+    if object {
+        scanner.members(visit)?;
+    } else {
         scanner.value()?;
-        return scanner.end().map(|()| false);
     }
-    scanner.at += 1;
-    let mut comma_before = None;
-    if scanner.token()? == b'}' {
-        scanner.at += 1;
-        return scanner.end().map(|()| true);
-    }
-    loop {
-        let key = scanner.key()?;
-        let start = key.start - 1;
-        scanner.token()?;
-        let from = scanner.at;
-        scanner.value()?;
-        let value = from..scanner.at;
-        let after = scanner.token()?;
-        let comma_after = (after == b',').then_some(scanner.at);
-        scanner.at += 1;
-        visit(
-            &doc[key],
-            Member {
-                start,
-                value,
-                comma_before,
-                comma_after,
-            },
-        );
-        match after {
-            b',' => comma_before = comma_after,
-            b'}' => return scanner.end().map(|()| true),
-            _ => return Err(Invalid),
-        }
-    }
+    scanner.end().map(|()| object)
+}
+
+/// Walks the members of an object that starts here, whatever follows it.
+pub(crate) fn members_ahead<'a>(doc: &'a [u8], visit: impl FnMut(&'a [u8], Member)) -> Result<(), Invalid> {
+    let mut scanner = Scanner { doc, at: 0 };
+    if scanner.token()? == b'{' { scanner.members(visit) } else { Err(Invalid) }
 }
 
 /// The value of a key in a document that is one valid object; the last one where the key is repeated.
@@ -158,15 +133,9 @@ fn unicode_escape(rest: &[u8]) -> (char, usize) {
         && let Some(second) = unit(6).filter(|second| (0xDC00..0xE000).contains(second))
     {
         let code = 0x1_0000 + ((first - 0xD800) << 10) + (second - 0xDC00);
-        return (
-            char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER),
-            12,
-        );
+        return (char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER), 12);
     }
-    (
-        char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER),
-        6,
-    )
+    (char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER), 6)
 }
 
 struct Scanner<'a> {
@@ -174,7 +143,34 @@ struct Scanner<'a> {
     at: usize,
 }
 
-impl Scanner<'_> {
+impl<'a> Scanner<'a> {
+    /// Walks an object that starts at this token.
+    fn members(&mut self, mut visit: impl FnMut(&'a [u8], Member)) -> Result<(), Invalid> {
+        self.at += 1;
+        if self.token()? == b'}' {
+            self.at += 1;
+            return Ok(());
+        }
+        let mut comma_before = None;
+        loop {
+            let key = self.key()?;
+            let start = key.start - 1;
+            self.token()?;
+            let from = self.at;
+            self.value()?;
+            let value = from..self.at;
+            let after = self.token()?;
+            let comma_after = (after == b',').then_some(self.at);
+            self.at += 1;
+            visit(&self.doc[key], Member { start, value, comma_before, comma_after });
+            match after {
+                b',' => comma_before = comma_after,
+                b'}' => return Ok(()),
+                _ => return Err(Invalid),
+            }
+        }
+    }
+
     /// The next byte that is not white space, left in place.
     fn token(&mut self) -> Result<u8, Invalid> {
         loop {
@@ -188,11 +184,7 @@ impl Scanner<'_> {
 
     /// Nothing but white space is left.
     fn end(&mut self) -> Result<(), Invalid> {
-        if self.token().is_err() {
-            Ok(())
-        } else {
-            Err(Invalid)
-        }
+        if self.token().is_err() { Ok(()) } else { Err(Invalid) }
     }
 
     /// Skips one value with the white space before it.
@@ -266,14 +258,7 @@ impl Scanner<'_> {
         let start = self.at;
         loop {
             let rest = &self.doc[self.at..];
-            let run = memchr2(b'"', b'\\', rest).ok_or(Invalid)?;
-            // A fold without an early exit is vectorised; `any` is not.
-            if rest[..run]
-                .iter()
-                .fold(false, |found, byte| found | (*byte < 0x20))
-            {
-                return Err(Invalid);
-            }
+            let run = plain_run(rest)?;
             self.at += run;
             if rest[run] == b'"' {
                 self.at += 1;
@@ -311,10 +296,7 @@ impl Scanner<'_> {
     }
 
     fn digits(&mut self) -> Result<(), Invalid> {
-        let count = self.doc[self.at..]
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
+        let count = self.doc[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
         self.at += count;
         if count > 0 { Ok(()) } else { Err(Invalid) }
     }
@@ -332,6 +314,34 @@ impl Scanner<'_> {
         self.at += word.len();
         Ok(())
     }
+}
+
+/// How many bytes of a string come before its next quote or backslash, which must be there.
+fn plain_run(rest: &[u8]) -> Result<usize, Invalid> {
+    // Most strings and most runs between escapes are short: a vectorised search would cost more to start than it saves.
+    let mut at = 0;
+    while let Some(word) = rest[at..].first_chunk().filter(|_| at < 64) {
+        let stops = stops(u64::from_le_bytes(*word));
+        if stops != 0 {
+            at += stops.trailing_zeros() as usize / 8;
+            return if rest[at] < 0x20 { Err(Invalid) } else { Ok(at) };
+        }
+        at += 8;
+    }
+    let run = memchr2(b'"', b'\\', &rest[at..]).ok_or(Invalid)?;
+    // A fold without an early exit is vectorised; `any` is not.
+    let control = rest[at..at + run].iter().fold(false, |found, byte| found | (*byte < 0x20));
+    if control { Err(Invalid) } else { Ok(at + run) }
+}
+
+/// Marks, in the top bit of each byte, quotes, backslashes and control characters. The lowest mark is exact; higher ones may
+/// be borrows of it. ("Bit Twiddling Hacks", determine if a word has a byte less than n.)
+fn stops(word: u64) -> u64 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const TOPS: u64 = u64::from_le_bytes([0x80; 8]);
+    let below = |word: u64, least: u64| word.wrapping_sub(ONES * least) & !word;
+    let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    (below(word, 0x20) | equal(b'"') | equal(b'\\')) & TOPS
 }
 
 /// The open containers, one bit each: set for an object.

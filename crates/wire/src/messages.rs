@@ -65,10 +65,7 @@ pub fn read_head(body: &[u8]) -> Result<RequestHead, BodyError> {
             if fields[at].replace(member).is_some() {
                 repeated = repeated.or(Some(READ_ONCE[at]));
             }
-        } else if ["messages", "system", "tools"]
-            .iter()
-            .any(|name| json::key_is(key, name))
-        {
+        } else if ["messages", "system", "tools"].iter().any(|name| json::key_is(key, name)) {
             message_bytes += member.value.len();
         }
     });
@@ -94,24 +91,11 @@ pub fn read_head(body: &[u8]) -> Result<RequestHead, BodyError> {
 }
 
 /// The fields that may stand only once (R15). Those that [`read_head`] reads come first, in the order it takes them.
-const READ_ONCE: [&str; 7] = [
-    "model",
-    "stream",
-    "max_tokens",
-    "tags",
-    "metadata",
-    "speed",
-    "service_tier",
-];
+const READ_ONCE: [&str; 7] = ["model", "stream", "max_tokens", "tags", "metadata", "speed", "service_tier"];
 
 fn read_model(value: Option<&[u8]>) -> Result<String, BodyError> {
-    let model =
-        json::text(value.ok_or(BodyError::ModelMissing)?).ok_or(BodyError::ModelNotAString)?;
-    if model.is_empty() {
-        Err(BodyError::ModelMissing)
-    } else {
-        Ok(model)
-    }
+    let model = json::text(value.ok_or(BodyError::ModelMissing)?).ok_or(BodyError::ModelNotAString)?;
+    if model.is_empty() { Err(BodyError::ModelMissing) } else { Ok(model) }
 }
 
 fn whole_number(value: &[u8]) -> Option<u64> {
@@ -128,8 +112,7 @@ fn cut(tags: Member) -> Range<usize> {
 }
 
 fn first_string(tags: &[u8]) -> Option<String> {
-    let mut first =
-        json::text(tags).or_else(|| json::elements(tags).into_iter().find_map(json::text));
+    let mut first = json::text(tags).or_else(|| json::elements(tags).into_iter().find_map(json::text));
     json::members(tags, |_, member| {
         if first.is_none() {
             first = json::text(&tags[member.value]);

@@ -47,10 +47,7 @@ impl ServerMetadata {
     /// Advertises an RFC 7009 endpoint.
     #[must_use]
     pub fn with_revocation_endpoint(self, url: String) -> Self {
-        Self {
-            revocation_endpoint: Some(url),
-            ..self
-        }
+        Self { revocation_endpoint: Some(url), ..self }
     }
 }
 
@@ -111,10 +108,7 @@ pub struct ErrorResponse {
 
 impl From<ErrorCode> for ErrorResponse {
     fn from(error: ErrorCode) -> Self {
-        Self {
-            error,
-            error_description: None,
-        }
+        Self { error, error_description: None }
     }
 }
 
@@ -196,9 +190,7 @@ impl TokenRequest {
     ///
     /// # Errors
     /// [`ErrorCode::InvalidRequest`] or [`ErrorCode::UnsupportedGrantType`].
-    pub fn from_form<K: AsRef<str>, V: AsRef<str>>(
-        pairs: impl IntoIterator<Item = (K, V)>,
-    ) -> Result<Self, ErrorCode> {
+    pub fn from_form<K: AsRef<str>, V: AsRef<str>>(pairs: impl IntoIterator<Item = (K, V)>) -> Result<Self, ErrorCode> {
         let (mut grant_type, mut device_code, mut refresh_token) = (None, None, None);
         for (name, value) in pairs {
             let field = match name.as_ref() {
@@ -237,17 +229,10 @@ mod tests {
             r#""response_types_supported":[],"token_endpoint_auth_methods_supported":["none"],"#,
             r#""scopes_supported":["openid","profile","email"],"gateway_protocol_version":1}"#
         );
-        assert_eq!(
-            serde_json::to_string(&ServerMetadata::new("https://gw.example/")).unwrap(),
-            expected
-        );
-        let with = ServerMetadata::new("https://gw.example")
-            .with_revocation_endpoint("https://gw.example/r".to_owned());
-        assert!(
-            serde_json::to_string(&with)
-                .unwrap()
-                .ends_with(r#","revocation_endpoint":"https://gw.example/r"}"#)
-        );
+        assert_eq!(serde_json::to_string(&ServerMetadata::new("https://gw.example/")).unwrap(), expected);
+        let with =
+            ServerMetadata::new("https://gw.example").with_revocation_endpoint("https://gw.example/r".to_owned());
+        assert!(serde_json::to_string(&with).unwrap().ends_with(r#","revocation_endpoint":"https://gw.example/r"}"#));
     }
 
     #[test]
@@ -265,15 +250,9 @@ mod tests {
             r#"{"device_code":"d","user_code":"FTQR-JGFV","verification_uri":"v","verification_uri_complete":"c","#,
             r#""expires_in":600,"interval":5"#
         );
-        assert_eq!(
-            serde_json::to_string(&answer).unwrap(),
-            format!("{plain}}}")
-        );
+        assert_eq!(serde_json::to_string(&answer).unwrap(), format!("{plain}}}"));
         answer.login_notice = Some("hello".to_owned());
-        assert_eq!(
-            serde_json::to_string(&answer).unwrap(),
-            format!(r#"{plain},"login_notice":"hello"}}"#)
-        );
+        assert_eq!(serde_json::to_string(&answer).unwrap(), format!(r#"{plain},"login_notice":"hello"}}"#));
     }
 
     #[test]
@@ -289,11 +268,7 @@ mod tests {
             serde_json::to_string(&answer).unwrap(),
             r#"{"access_token":"a","token_type":"Bearer","expires_in":3600}"#
         );
-        let full = TokenResponse {
-            refresh_token: Some("r".to_owned()),
-            email: Some("a@b".to_owned()),
-            ..answer
-        };
+        let full = TokenResponse { refresh_token: Some("r".to_owned()), email: Some("a@b".to_owned()), ..answer };
         assert_eq!(
             serde_json::to_string(&full).unwrap(),
             r#"{"access_token":"a","refresh_token":"r","token_type":"Bearer","expires_in":3600,"email":"a@b"}"#
@@ -303,9 +278,8 @@ mod tests {
     #[test]
     fn every_error_code_serialises_as_it_displays() {
         use ErrorCode::{
-            AccessDenied, AuthorizationPending, ExpiredToken, InvalidClient, InvalidGrant,
-            InvalidRequest, InvalidScope, ServerError, SlowDown, TemporarilyUnavailable,
-            UnauthorizedClient, UnsupportedGrantType,
+            AccessDenied, AuthorizationPending, ExpiredToken, InvalidClient, InvalidGrant, InvalidRequest,
+            InvalidScope, ServerError, SlowDown, TemporarilyUnavailable, UnauthorizedClient, UnsupportedGrantType,
         };
         for code in [
             AuthorizationPending,
@@ -331,46 +305,18 @@ mod tests {
         let read = |pairs: &[(&str, &str)]| TokenRequest::from_form(pairs.iter().copied()).err();
         assert_eq!(read(&[]), Some(ErrorCode::InvalidRequest));
         assert_eq!(read(&[("grant_type", "")]), Some(ErrorCode::InvalidRequest));
-        assert_eq!(
-            read(&[("grant_type", "password")]),
-            Some(ErrorCode::UnsupportedGrantType)
-        );
-        assert_eq!(
-            read(&[("grant_type", DEVICE_CODE_GRANT)]),
-            Some(ErrorCode::InvalidRequest)
-        );
-        assert_eq!(
-            read(&[("grant_type", REFRESH_GRANT), ("device_code", "x")]),
-            Some(ErrorCode::InvalidRequest)
-        );
-        let twice = [
-            ("grant_type", REFRESH_GRANT),
-            ("refresh_token", "a"),
-            ("refresh_token", "b"),
-        ];
+        assert_eq!(read(&[("grant_type", "password")]), Some(ErrorCode::UnsupportedGrantType));
+        assert_eq!(read(&[("grant_type", DEVICE_CODE_GRANT)]), Some(ErrorCode::InvalidRequest));
+        assert_eq!(read(&[("grant_type", REFRESH_GRANT), ("device_code", "x")]), Some(ErrorCode::InvalidRequest));
+        let twice = [("grant_type", REFRESH_GRANT), ("refresh_token", "a"), ("refresh_token", "b")];
         assert_eq!(read(&twice), Some(ErrorCode::InvalidRequest));
     }
 
     #[test]
     fn a_good_token_request_is_read_and_unknown_parameters_are_ignored() {
-        let form = [
-            ("client_id", "x"),
-            ("device_code", "d"),
-            ("grant_type", DEVICE_CODE_GRANT),
-            ("x", "y"),
-        ];
-        assert!(
-            TokenRequest::from_form(form)
-                == Ok(TokenRequest::DeviceCode {
-                    device_code: "d".to_owned()
-                })
-        );
+        let form = [("client_id", "x"), ("device_code", "d"), ("grant_type", DEVICE_CODE_GRANT), ("x", "y")];
+        assert!(TokenRequest::from_form(form) == Ok(TokenRequest::DeviceCode { device_code: "d".to_owned() }));
         let form = [("grant_type", REFRESH_GRANT), ("refresh_token", "r")];
-        assert!(
-            TokenRequest::from_form(form)
-                == Ok(TokenRequest::Refresh {
-                    refresh_token: "r".to_owned()
-                })
-        );
+        assert!(TokenRequest::from_form(form) == Ok(TokenRequest::Refresh { refresh_token: "r".to_owned() }));
     }
 }

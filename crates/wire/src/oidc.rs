@@ -72,10 +72,7 @@ impl Claims {
     /// as absent.
     #[must_use]
     pub fn lookup(&self, path: &str) -> Option<&Value> {
-        self.0
-            .get(path)
-            .or_else(|| self.pointer(path))
-            .filter(|value| !value.is_null())
+        self.0.get(path).or_else(|| self.pointer(path)).filter(|value| !value.is_null())
     }
 
     /// A string that is not empty.
@@ -98,12 +95,7 @@ impl Claims {
             Some(value) => std::slice::from_ref(value),
             None => &[],
         };
-        values
-            .iter()
-            .filter_map(Value::as_str)
-            .filter(|text| !text.is_empty())
-            .map(str::to_owned)
-            .collect()
+        values.iter().filter_map(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned).collect()
     }
 
     /// `email_verified`: `None` when absent. Some providers send the words "true" and "false"; whatever is not true is
@@ -147,11 +139,7 @@ fn strings_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Str
         return Ok(Vec::new());
     };
     let text = |value| {
-        if let Value::String(text) = value {
-            Some(text)
-        } else {
-            None
-        }
+        if let Value::String(text) = value { Some(text) } else { None }
     };
     Ok(values.into_iter().filter_map(text).collect())
 }
@@ -175,18 +163,14 @@ mod tests {
         });
         let discovery: Discovery = serde_json::from_value(document).unwrap();
         assert_eq!(discovery.userinfo_endpoint, None);
-        assert_eq!(
-            discovery.token_endpoint_auth_methods_supported,
-            ["client_secret_basic"]
-        );
+        assert_eq!(discovery.token_endpoint_auth_methods_supported, ["client_secret_basic"]);
         assert!(discovery.scopes_supported.is_empty());
         assert!(serde_json::from_value::<Discovery>(json!({"issuer": "x"})).is_err());
     }
 
     #[test]
     fn a_token_answer_may_lack_anything() {
-        let answer: TokenAnswer =
-            serde_json::from_value(json!({"id_token": "i", "expires_in": "3600"})).unwrap();
+        let answer: TokenAnswer = serde_json::from_value(json!({"id_token": "i", "expires_in": "3600"})).unwrap();
         assert_eq!(answer.id_token.as_deref(), Some("i"));
         assert!(answer.refresh_token.is_none());
         let error: TokenError = serde_json::from_value(json!({"error": "invalid_grant"})).unwrap();
@@ -211,9 +195,7 @@ mod tests {
 
     #[test]
     fn groups_are_coerced_as_the_contract_says() {
-        let claims = claims(
-            json!({"one": "a,b", "many": ["x", "", 3, null, "y"], "object": {"a": 1}, "none": ""}),
-        );
+        let claims = claims(json!({"one": "a,b", "many": ["x", "", 3, null, "y"], "object": {"a": 1}, "none": ""}));
         assert_eq!(claims.strings("one"), ["a,b"]);
         assert_eq!(claims.strings("many"), ["x", "y"]);
         for path in ["object", "none", "absent"] {
@@ -223,12 +205,8 @@ mod tests {
 
     #[test]
     fn the_first_path_that_holds_an_email_is_taken() {
-        let claims =
-            claims(json!({"email": "", "upn": 3, "preferred_username": "Ann@Example.com"}));
-        assert_eq!(
-            claims.first_string(&["email", "upn", "preferred_username"]),
-            Some("Ann@Example.com")
-        );
+        let claims = claims(json!({"email": "", "upn": 3, "preferred_username": "Ann@Example.com"}));
+        assert_eq!(claims.first_string(&["email", "upn", "preferred_username"]), Some("Ann@Example.com"));
         assert_eq!(claims.first_string(&["email"]), None);
     }
 
@@ -242,11 +220,7 @@ mod tests {
             (json!(1), Some(false)),
             (json!(null), None),
         ] {
-            assert_eq!(
-                claims(json!({"email_verified": value.clone()})).email_verified(),
-                expected,
-                "{value}"
-            );
+            assert_eq!(claims(json!({"email_verified": value.clone()})).email_verified(), expected, "{value}");
         }
         assert_eq!(claims(json!({})).email_verified(), None);
     }

@@ -51,10 +51,8 @@ impl Reader {
 
     /// Takes the next bytes of the stream and hands out every event they complete.
     pub fn feed(&mut self, chunk: &[u8], mut on_event: impl FnMut(Event<'_>)) {
-        let mut event = Pending {
-            name: Cow::Owned(std::mem::take(&mut self.name)),
-            data: self.data.take().map(Cow::Owned),
-        };
+        let mut event =
+            Pending { name: Cow::Owned(std::mem::take(&mut self.name)), data: self.data.take().map(Cow::Owned) };
         let mut rest = chunk;
         while !rest.is_empty() {
             if std::mem::take(&mut self.after_cr) && rest[0] == b'\n' {
@@ -88,15 +86,10 @@ impl Reader {
     /// Appends to the unfinished line. Of a line that is too long one byte stays, so that it is not taken for the blank
     /// line that ends the event.
     fn keep(&mut self, part: &[u8]) {
-        if !self.skipping && self.size + self.line.len() + part.len() > MAX_EVENT_BYTES + BOM.len()
-        {
+        if !self.skipping && self.size + self.line.len() + part.len() > MAX_EVENT_BYTES + BOM.len() {
             self.skip();
         }
-        let part = if self.skipping {
-            &part[..part.len().min(1 - self.line.len().min(1))]
-        } else {
-            part
-        };
+        let part = if self.skipping { &part[..part.len().min(1 - self.line.len().min(1))] } else { part };
         self.line.extend_from_slice(part);
     }
 
@@ -106,27 +99,15 @@ impl Reader {
         self.line = Vec::from(&self.line[..self.line.len().min(1)]);
     }
 
-    fn end_line<'a>(
-        &mut self,
-        line: Cow<'a, [u8]>,
-        event: &mut Pending<'a>,
-        on_event: &mut impl FnMut(Event<'_>),
-    ) {
-        let line = if std::mem::replace(&mut self.started, true) {
-            line
-        } else {
-            without_bom(line)
-        };
+    fn end_line<'a>(&mut self, line: Cow<'a, [u8]>, event: &mut Pending<'a>, on_event: &mut impl FnMut(Event<'_>)) {
+        let line = if std::mem::replace(&mut self.started, true) { line } else { without_bom(line) };
         if line.is_empty() {
             let Pending { name, data } = std::mem::take(event);
             self.size = 0;
             if !std::mem::take(&mut self.skipping)
                 && let Some(data) = data
             {
-                on_event(Event {
-                    name: &name,
-                    data: &data,
-                });
+                on_event(Event { name: &name, data: &data });
             }
             return;
         }
@@ -187,11 +168,7 @@ fn from(line: Cow<'_, [u8]>, at: usize) -> Cow<'_, [u8]> {
 }
 
 fn without_bom(line: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
-    if line.starts_with(BOM) {
-        from(line, BOM.len())
-    } else {
-        line
-    }
+    if line.starts_with(BOM) { from(line, BOM.len()) } else { line }
 }
 
 #[cfg(test)]
@@ -206,9 +183,7 @@ mod tests {
         let mut events = Vec::new();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         for chunk in chunks {
-            reader.feed(chunk, |event| {
-                events.push((text(event.name), text(event.data)))
-            });
+            reader.feed(chunk, |event| events.push((text(event.name), text(event.data))));
         }
         (events, reader.oversized())
     }
@@ -216,11 +191,7 @@ mod tests {
     fn events(stream: &str) -> Vec<Owned> {
         let whole = read(&[stream.as_bytes()]).0;
         for size in 1..=17 {
-            assert_eq!(
-                read(&stream.as_bytes().chunks(size).collect::<Vec<_>>()).0,
-                whole,
-                "chunks of {size}"
-            );
+            assert_eq!(read(&stream.as_bytes().chunks(size).collect::<Vec<_>>()).0, whole, "chunks of {size}");
         }
         whole
     }
@@ -233,33 +204,21 @@ mod tests {
     fn every_line_ending_ends_a_line() {
         for end in ["\n", "\r\n", "\r"] {
             let stream = format!("event: a{end}data: 1{end}{end}event: b{end}data: 2{end}{end}");
-            assert_eq!(
-                events(&stream),
-                [event("a", "1"), event("b", "2")],
-                "{end:?}"
-            );
+            assert_eq!(events(&stream), [event("a", "1"), event("b", "2")], "{end:?}");
         }
-        assert_eq!(
-            events("data: 1\r\rdata: 2\n\r\ndata: 3\r\n\n"),
-            [event("", "1"), event("", "2"), event("", "3")]
-        );
+        assert_eq!(events("data: 1\r\rdata: 2\n\r\ndata: 3\r\n\n"), [event("", "1"), event("", "2"), event("", "3")]);
     }
 
     #[test]
     fn fields_are_read_as_the_standard_says() {
         assert_eq!(
-            events(
-                "\u{feff}data: a\n: comment\nid: 7\nretry: 5\nunknown\ndata\ndata:b\ndata:  c\n\n"
-            ),
+            events("\u{feff}data: a\n: comment\nid: 7\nretry: 5\nunknown\ndata\ndata:b\ndata:  c\n\n"),
             [event("", "a\n\nb\n c")]
         );
         assert_eq!(events("event: lone\n\ndata: x\n\n"), [event("", "x")]);
         assert_eq!(events("data\n\n"), [event("", "")]);
         assert_eq!(events("\n\n:\n\ndatax: 1\n\n"), []);
-        assert_eq!(
-            events("event: a\nevent: b\ndata: \u{feff}1\n\n"),
-            [event("b", "\u{feff}1")]
-        );
+        assert_eq!(events("event: a\nevent: b\ndata: \u{feff}1\n\n"), [event("b", "\u{feff}1")]);
         assert_eq!(events("data: done\n\ndata: cut\n"), [event("", "done")]);
         assert_eq!(events("data: done\n\ndata: cut"), [event("", "done")]);
     }
@@ -278,10 +237,7 @@ mod tests {
         let long = "x".repeat(MAX_EVENT_BYTES - "data: ".len());
         let fits = format!("data: {long}\n\ndata: after\n\n");
         let one_more = format!("data: {long}x\n\ndata: after\n\n");
-        let by_lines = format!(
-            "{}\ndata: after\n\n",
-            "data: 12345678\n".repeat(MAX_EVENT_BYTES / 14 + 1)
-        );
+        let by_lines = format!("{}\ndata: after\n\n", "data: 12345678\n".repeat(MAX_EVENT_BYTES / 14 + 1));
         for size in [7_777, MAX_EVENT_BYTES, usize::MAX] {
             let read = |stream: &str| {
                 let (events, oversized) = read(&stream.as_bytes().chunks(size).collect::<Vec<_>>());

@@ -38,31 +38,18 @@ impl Usage {
     /// Tokens of the prompt: uncached, read from and written to the cache.
     #[must_use]
     pub fn prompt_tokens(&self) -> u64 {
-        let Self {
-            input_tokens,
-            cache_read_input_tokens,
-            cache_creation_5m_tokens,
-            cache_creation_1h_tokens,
-            ..
-        } = *self;
-        [
-            input_tokens,
-            cache_read_input_tokens,
-            cache_creation_5m_tokens,
-            cache_creation_1h_tokens,
-        ]
-        .into_iter()
-        .fold(0, u64::saturating_add)
+        let Self { input_tokens, cache_read_input_tokens, cache_creation_5m_tokens, cache_creation_1h_tokens, .. } =
+            *self;
+        [input_tokens, cache_read_input_tokens, cache_creation_5m_tokens, cache_creation_1h_tokens]
+            .into_iter()
+            .fold(0, u64::saturating_add)
     }
 
     /// The usage of a cut answer: the input as it was announced, and output of at least one token per four characters of
     /// the text that was seen ([`Reading::text_bytes`]).
     #[must_use]
     pub fn estimate_output(self, text_bytes: u64) -> Self {
-        Self {
-            output_tokens: self.output_tokens.max(text_bytes.div_ceil(4)),
-            ..self
-        }
+        Self { output_tokens: self.output_tokens.max(text_bytes.div_ceil(4)), ..self }
     }
 }
 
@@ -124,18 +111,13 @@ impl Meter {
     /// A meter for an answer with these `content-type` and `content-encoding` headers. What it cannot read it ignores.
     #[must_use]
     pub fn new(content_type: Option<&str>, content_encoding: Option<&str>) -> Self {
-        let media_type = content_type
-            .and_then(|value| value.split(';').next())
-            .unwrap_or_default()
-            .trim();
+        let media_type = content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
         let listener = if media_type.eq_ignore_ascii_case("text/event-stream") {
             Listener::Stream(Stream::default())
         } else {
             Listener::Body(Body::default())
         };
-        Self {
-            decoder: Decoder::new(content_encoding.unwrap_or_default(), listener),
-        }
+        Self { decoder: Decoder::new(content_encoding.unwrap_or_default(), listener) }
     }
 
     /// Listens to the next chunk of the body.
@@ -161,9 +143,7 @@ impl Meter {
 
 impl fmt::Debug for Meter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Meter")
-            .field("so_far", self.so_far())
-            .finish_non_exhaustive()
+        f.debug_struct("Meter").field("so_far", self.so_far()).finish_non_exhaustive()
     }
 }
 

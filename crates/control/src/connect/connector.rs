@@ -142,6 +142,7 @@ fn port_of(destination: &Uri) -> u16 {
     destination.port_u16().unwrap_or(default)
 }
 
+#[expect(clippy::disallowed_methods, reason = "this is the room that resolves names")]
 async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
     let name = host.trim_start_matches('[').trim_end_matches(']');
     match tokio::net::lookup_host((name, port)).await {
@@ -151,6 +152,7 @@ async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> 
 }
 
 /// The first address that accepts, tried in the resolver's order.
+#[expect(clippy::disallowed_methods, reason = "this is the room that opens connections; the addresses are checked")]
 async fn first_to_answer(host: &str, addresses: &[SocketAddr]) -> Result<TcpStream, ConnectError> {
     let mut failure = no_address(host);
     for (index, address) in addresses.iter().enumerate() {

@@ -78,17 +78,9 @@ pub(super) enum Poll<T> {
     /// The person or a rule said no; the grant is gone.
     Denied,
     /// The content of the approval; the grant is gone.
-    Approved(Approved<T>),
+    Approved(T),
     /// Unknown, expired or collected before.
     Gone,
-}
-
-/// A collected approval.
-#[derive(Debug)]
-pub(super) struct Approved<T> {
-    pub(super) flow: String,
-    pub(super) surface: Option<String>,
-    pub(super) content: T,
 }
 
 /// A grant could not be changed or read.
@@ -185,10 +177,10 @@ impl DeviceGrants {
     ) -> Result<Poll<T>, GrantError> {
         let id = hash(device_code);
         let now = now.as_millisecond();
-        if let Some(row) = table::redeem(&self.store, &id, now).await? {
-            let Some(sealed) = row.sealed else { return Ok(Poll::Denied) };
+        if let Some(sealed) = table::redeem(&self.store, &id, now).await? {
+            let Some(sealed) = sealed else { return Ok(Poll::Denied) };
             let content = self.seals.open(Purpose::DeviceGrant, &id, &sealed)?;
-            return Ok(Poll::Approved(Approved { flow: row.flow, surface: row.surface, content }));
+            return Ok(Poll::Approved(content));
         }
         if table::poll(&self.store, now, &id, now.saturating_sub(ms(POLL_INTERVAL))).await? {
             return Ok(Poll::Pending);

@@ -21,7 +21,7 @@ const DENY: &str = "UPDATE device_grants SET state = 'denied'
 
 /// A decided grant is told once: whoever deletes the row has it.
 const REDEEM: &str = "DELETE FROM device_grants WHERE code_hash = $1 AND state <> 'pending' AND expires_at > $2
-    RETURNING flow, surface, sealed";
+    RETURNING sealed";
 
 const POLL: &str = "UPDATE device_grants SET polled_at = $1
     WHERE code_hash = $2 AND state = 'pending' AND expires_at > $1 AND (polled_at IS NULL OR polled_at <= $3)";
@@ -48,14 +48,6 @@ pub(super) struct PendingRow {
     pub(super) surface: Option<String>,
     pub(super) client_ip: String,
     pub(super) created_at: i64,
-}
-
-/// A decided grant as it is taken out.
-pub(super) struct RedeemedRow {
-    pub(super) flow: String,
-    pub(super) surface: Option<String>,
-    /// Absent when denied.
-    pub(super) sealed: Option<String>,
 }
 
 /// Whether the row was written; not when another grant has that user code.
@@ -102,13 +94,10 @@ pub(super) async fn deny(store: &Store, code_hash: &str, now: i64) -> Result<boo
     Ok(store.execute(DENY, &[code_hash.into(), now.into()]).await? == 1)
 }
 
-pub(super) async fn redeem(store: &Store, code_hash: &str, now: i64) -> Result<Option<RedeemedRow>, StoreError> {
-    let Some(row) = store.fetch_optional(REDEEM, &[code_hash.into(), now.into()]).await? else { return Ok(None) };
-    Ok(Some(RedeemedRow {
-        flow: row.text(0)?.to_owned(),
-        surface: row.text_or_null(1)?.map(str::to_owned),
-        sealed: row.text_or_null(2)?.map(str::to_owned),
-    }))
+/// A decided grant's content; inside, `None` when it was denied.
+pub(super) async fn redeem(store: &Store, code_hash: &str, now: i64) -> Result<Option<Option<String>>, StoreError> {
+    let row = store.fetch_optional(REDEEM, &[code_hash.into(), now.into()]).await?;
+    row.map(|row| Ok(row.text_or_null(0)?.map(str::to_owned))).transpose()
 }
 
 /// Whether a pending grant was polled, and not since `last_poll`.

@@ -7,17 +7,20 @@ use serde_json::Number;
 /// Whether a bare scalar is a number.
 pub(super) fn is_number(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(text, ".nan" | ".NaN" | ".NAN") || radix(text).is_some() || {
-        let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-            Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['-', '+']).unwrap_or(exponent))),
-            None => (unsigned, None),
-        };
-        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-        digits(whole)
-            && digits(fraction)
-            && !(whole.is_empty() && fraction.is_empty())
-            && exponent.is_none_or(|exponent| !exponent.is_empty() && digits(exponent))
-    }
+    matches!(unsigned, ".inf" | ".Inf" | ".INF")
+        || matches!(text, ".nan" | ".NaN" | ".NAN")
+        || radix(text).is_some()
+        || {
+            let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+                Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['-', '+']).unwrap_or(exponent))),
+                None => (unsigned, None),
+            };
+            let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+            digits(whole)
+                && digits(fraction)
+                && !(whole.is_empty() && fraction.is_empty())
+                && exponent.is_none_or(|exponent| !exponent.is_empty() && digits(exponent))
+        }
 }
 
 /// A whole number without sign: decimal, `0x` or `0o`.
@@ -90,7 +93,8 @@ mod tests {
 
     #[test]
     fn numbers_of_the_core_schema_are_told_from_words() {
-        for text in ["0", "12", "-3", "+3", "1.5", ".5", "1.", "1e3", "1.5E-3", "0x1F", "0o17", ".inf", "-.INF", ".nan"] {
+        for text in ["0", "12", "-3", "+3", "1.5", ".5", "1.", "1e3", "1.5E-3", "0x1F", "0o17", ".inf", "-.INF", ".nan"]
+        {
             assert!(is_number(text), "{text}");
         }
         for text in ["", ".", "-", "e3", "1e", "1.2.3", "0x", "0xg", "12a", "v1", "1_000", "127.0.0.1", "inf", "0o8"] {

@@ -52,17 +52,39 @@ impl<'a> Mapping<'a> {
     }
 
     /// The value of a key that must be there.
-    pub(super) fn required(&self, key: &str, purpose: &str) -> Option<Field<'a>> {
-        let field = self.get(key);
-        if field.is_none() {
-            self.missing(key, purpose);
+    pub(super) fn required<T>(
+        &self,
+        key: &str,
+        purpose: &str,
+        read: impl FnOnce(&Field<'a>) -> Option<T>,
+    ) -> Option<T> {
+        match self.get(key) {
+            Some(field) => read(&field),
+            None => {
+                self.missing(key, purpose);
+                None
+            }
         }
-        field
+    }
+
+    /// The value of a key, or the default when it is left out.
+    pub(super) fn or<T>(&self, key: &str, default: T, read: impl FnOnce(&Field<'a>) -> Option<T>) -> Option<T> {
+        self.get(key).map_or(Some(default), |field| read(&field))
+    }
+
+    /// The value of a key that may be left out: `Some(None)` when it is, `None` when it could not be read.
+    pub(super) fn maybe<T>(&self, key: &str, read: impl FnOnce(&Field<'a>) -> Option<T>) -> Option<Option<T>> {
+        self.or(key, None, |field| read(field).map(Some))
     }
 
     /// Reports that a key is not there.
     pub(super) fn missing(&self, key: &str, purpose: &str) {
         self.report.problem(&child(&self.path, key), self.line, format!("missing; {purpose}"));
+    }
+
+    /// Whether it has no key at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// Reports something about the mapping as a whole.
@@ -77,7 +99,7 @@ impl<'a> Mapping<'a> {
                 continue;
             }
             if let Some(later) = section.later.iter().find(|later| later.name == key) {
-                say(later.refusal());
+                say(format!("{}; leave it out", later.refusal()));
                 continue;
             }
             let names = || section.keys.iter().map(|known| known.name);
@@ -100,11 +122,6 @@ impl<'a> Field<'a> {
         self.report.warning(&self.path, Some(self.line), message);
     }
 
-    /// Its last key or index: what the field is called where it stands.
-    pub(super) fn report(&self) -> &'a Report {
-        self.report
-    }
-
     /// A mapping with the keys of `section`.
     pub(super) fn mapping(&self, section: &Section) -> Option<Mapping<'a>> {
         let Kind::Map(entries) = &self.node.kind else {
@@ -113,6 +130,18 @@ impl<'a> Field<'a> {
         let mapping = Mapping { path: self.path.clone(), line: Some(self.line), entries, report: self.report };
         mapping.check_keys(section);
         Some(mapping)
+    }
+
+    /// A key below, when this is a mapping that has it; for a look before it is read.
+    pub(super) fn below(&self, key: &str) -> Option<Field<'a>> {
+        let Kind::Map(entries) = &self.node.kind else { return None };
+        let Entry { line, value, .. } = entries.iter().find(|entry| entry.key == key)?;
+        Some(Field { path: child(&self.path, key), line: *line, node: value, report: self.report })
+    }
+
+    /// Whether it is that text.
+    pub(super) fn is(&self, text: &str) -> bool {
+        matches!(&self.node.kind, Kind::Scalar { text: written, .. } if written == text)
     }
 
     /// A mapping with keys of the operator's choice.
@@ -157,6 +186,11 @@ impl<'a> Field<'a> {
         Some(items)
     }
 
+    /// A list of texts with something in it.
+    pub(super) fn some_texts(&self, of_what: &str) -> Option<Vec<String>> {
+        all(self.some_items(of_what)?.iter().map(Self::string))
+    }
+
     /// Text that says something.
     pub(super) fn text(&self) -> Option<&'a str> {
         let text = self.any_text()?;
@@ -169,7 +203,12 @@ impl<'a> Field<'a> {
 
     /// A list of texts, each of which says something.
     pub(super) fn texts(&self) -> Option<Vec<String>> {
-        all(self.items()?.iter().map(|item| item.text().map(str::to_owned)))
+        all(self.items()?.iter().map(Self::string))
+    }
+
+    /// Text that says something, as its own.
+    pub(super) fn string(&self) -> Option<String> {
+        self.text().map(str::to_owned)
     }
 
     /// A text that is never shown.
@@ -180,11 +219,17 @@ impl<'a> Field<'a> {
     /// `true` or `false`.
     pub(super) fn flag(&self) -> Option<bool> {
         match &self.node.kind {
-            Kind::Scalar { text, style: Style::Plain } if matches!(text.as_str(), "true" | "True" | "TRUE") => Some(true),
+            Kind::Scalar { text, style: Style::Plain } if matches!(text.as_str(), "true" | "True" | "TRUE") => {
+                Some(true)
+            }
             Kind::Scalar { text, style: Style::Plain } if matches!(text.as_str(), "false" | "False" | "FALSE") => {
                 Some(false)
             }
-            _ => self.wrong_type("true or false, without quotes,"),
+            Kind::Scalar { .. } if !self.node.is_null() => {
+                self.refuse("must be true or false, without quotes");
+                None
+            }
+            _ => self.wrong_type("true or false"),
         }
     }
 
@@ -294,8 +339,8 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// The line of the value under a path such as `permissions.deny[2]`, or of the nearest thing above it.
-    pub(super) fn line_of(&self, path: &str) -> usize {
+    /// The value under a path such as `permissions.deny[2]`, or the nearest thing above it with the path nevertheless.
+    pub(super) fn place(&self, path: &str) -> Self {
         let mut field = self.clone();
         let mut rest = path;
         while !rest.is_empty() {
@@ -303,7 +348,8 @@ impl<'a> Field<'a> {
             field = next;
             rest = left.strip_prefix('.').unwrap_or(left);
         }
-        field.line
+        let place = if path.starts_with('[') { format!("{}{path}", self.path) } else { child(&self.path, path) };
+        Self { path: place, ..field }
     }
 
     /// The child that `path` begins with, and the rest of it. Keys may hold dots themselves.

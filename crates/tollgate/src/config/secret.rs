@@ -102,9 +102,7 @@ fn read(file: &Path) -> Result<String, String> {
     }
     let cannot = |error| format!("the file {} cannot be read: {error}", file.display());
     let mut content = String::new();
-    File::open(file)
-        .and_then(|opened| opened.take(MAX_FILE_BYTES + 1).read_to_string(&mut content))
-        .map_err(cannot)?;
+    File::open(file).and_then(|opened| opened.take(MAX_FILE_BYTES + 1).read_to_string(&mut content)).map_err(cannot)?;
     if content.len() as u64 > MAX_FILE_BYTES {
         return Err(format!("the file {} is too large for a value", file.display()));
     }

@@ -15,3 +15,5 @@ mod support;
 mod fixtures;
 
 mod architecture;
+
+mod ledger;

@@ -16,12 +16,9 @@ impl Allowlist {
     #[must_use]
     pub fn new(entries: &[String]) -> Self {
         let known = BUILTIN.families();
-        let normal = entries
-            .iter()
-            .map(|entry| without_window(&lower(entry)).to_owned());
-        let (families, ids) = normal
-            .filter(|entry| !entry.is_empty())
-            .partition(|entry| known.contains(entry.as_str()));
+        let normal = entries.iter().map(|entry| without_window(&lower(entry)).to_owned());
+        let (families, ids) =
+            normal.filter(|entry| !entry.is_empty()).partition(|entry| known.contains(entry.as_str()));
         Self { families, ids }
     }
 
@@ -36,10 +33,7 @@ impl Allowlist {
         }
         match catalog.resolve(requested) {
             Some(model) => self.admits_spelling(model, requested),
-            None => self
-                .families
-                .iter()
-                .any(|family| looks_like(requested, family)),
+            None => self.families.iter().any(|family| looks_like(requested, family)),
         }
     }
 
@@ -53,14 +47,10 @@ impl Allowlist {
     fn admits_spelling(&self, model: &Model, spelling: &str) -> bool {
         let by_family = match &model.family {
             Some(family) => self.families.contains(family),
-            None => self
-                .families
-                .iter()
-                .any(|family| looks_like(spelling, family)),
+            None => self.families.iter().any(|family| looks_like(spelling, family)),
         };
-        let dated = |builtin: &super::Builtin| {
-            spelling == builtin.first_party && self.ids.contains(builtin.canonical.as_str())
-        };
+        let dated =
+            |builtin: &super::Builtin| spelling == builtin.first_party && self.ids.contains(builtin.canonical.as_str());
         by_family || model.builtin.is_some_and(dated)
     }
 }
@@ -71,6 +61,5 @@ fn without_window(id: &str) -> &str {
 
 /// Whether an id that the catalogue files under no family names one: `eu.anthropic.claude-opus-4-8`, `claude-opus-next`.
 fn looks_like(id: &str, family: &str) -> bool {
-    id.find("claude-")
-        .is_some_and(|at| id[at..].split('-').any(|part| part == family))
+    id.find("claude-").is_some_and(|at| id[at..].split('-').any(|part| part == family))
 }

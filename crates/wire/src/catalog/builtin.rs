@@ -8,13 +8,9 @@ use serde::de::{Deserializer, Error};
 
 use super::{Price, Provider, Rates, lower};
 
-#[expect(
-    clippy::expect_used,
-    reason = "the file is compiled in, and a test loads it"
-)]
-pub(super) static BUILTIN: LazyLock<Builtins> = LazyLock::new(|| {
-    serde_json::from_str(include_str!("catalog.json")).expect("catalog.json is valid")
-});
+#[expect(clippy::expect_used, reason = "the file is compiled in, and a test loads it")]
+pub(super) static BUILTIN: LazyLock<Builtins> =
+    LazyLock::new(|| serde_json::from_str(include_str!("catalog.json")).expect("catalog.json is valid"));
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -38,32 +34,22 @@ impl Builtins {
     /// The model with that spelling, in any letter case, of those a client may use.
     pub(super) fn by_spelling(&self, id: &str) -> Option<&Builtin> {
         let id = lower(id);
-        self.models
-            .iter()
-            .find(|model| model.spellings().contains(&&*id))
+        self.models.iter().find(|model| model.spellings().contains(&&*id))
     }
 
     /// List price of the model that some provider calls by that id, whatever the Bedrock region prefix.
     pub(super) fn price_of(&self, upstream_id: &str) -> Option<&Price> {
         let id = lower(upstream_id);
-        let bare = id
-            .find("anthropic.")
-            .filter(|at| *at == 0 || id[..*at].ends_with('.'))
-            .map(|at| &id[at..]);
+        let bare = id.find("anthropic.").filter(|at| *at == 0 || id[..*at].ends_with('.')).map(|at| &id[at..]);
         let names = |model: &&Builtin| {
             model.spellings().contains(&&*id)
-                || bare.is_some_and(|bare| {
-                    bare == model.bedrock_bare() || model.mantle.as_deref() == Some(bare)
-                })
+                || bare.is_some_and(|bare| bare == model.bedrock_bare() || model.mantle.as_deref() == Some(bare))
         };
         self.models.iter().find(names).map(|model| &model.price)
     }
 
     pub(super) fn families(&self) -> HashSet<&str> {
-        self.models
-            .iter()
-            .map(|model| model.family.as_str())
-            .collect()
+        self.models.iter().map(|model| model.family.as_str()).collect()
     }
 }
 
@@ -86,12 +72,7 @@ pub(super) struct Builtin {
 impl Builtin {
     /// What a client may call it, on every provider.
     pub(super) fn spellings(&self) -> [&str; 4] {
-        [
-            &self.canonical,
-            &self.first_party,
-            &self.vertex,
-            &self.bedrock,
-        ]
+        [&self.canonical, &self.first_party, &self.vertex, &self.bedrock]
     }
 
     /// What that provider calls it; `None` where it is not offered.
@@ -180,29 +161,13 @@ impl<'de> Deserialize<'de> for Rates {
             #[serde(deserialize_with = "amount")]
             cache_write_1h: i64,
         }
-        let Dollars {
-            input,
-            output,
-            cache_read,
-            cache_write_5m,
-            cache_write_1h,
-        } = Dollars::deserialize(deserializer)?;
-        Ok(Self {
-            input,
-            output,
-            cache_read,
-            cache_write_5m,
-            cache_write_1h,
-        })
+        let Dollars { input, output, cache_read, cache_write_5m, cache_write_1h } = Dollars::deserialize(deserializer)?;
+        Ok(Self { input, output, cache_read, cache_write_5m, cache_write_1h })
     }
 }
 
 fn plain_price<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Price, D::Error> {
-    Ok(Price {
-        base: Rates::deserialize(deserializer)?,
-        fast: 1,
-        long_prompt: None,
-    })
+    Ok(Price { base: Rates::deserialize(deserializer)?, fast: 1, long_prompt: None })
 }
 
 fn one() -> i64 {
@@ -224,9 +189,5 @@ pub fn nano_dollars(decimal: &str) -> Option<i64> {
         return None;
     }
     let nano: i64 = format!("{fraction:0<9}").parse().ok()?;
-    whole
-        .parse::<i64>()
-        .ok()?
-        .checked_mul(1_000_000_000)?
-        .checked_add(nano)
+    whole.parse::<i64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nano)
 }

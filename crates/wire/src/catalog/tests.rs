@@ -7,10 +7,7 @@ fn custom(id: &str, map: &[(&str, &str)]) -> CustomModel {
         id: id.to_owned(),
         label: None,
         description: None,
-        upstream_model: map
-            .iter()
-            .map(|(name, id)| ((*name).to_owned(), (*id).to_owned()))
-            .collect(),
+        upstream_model: map.iter().map(|(name, id)| ((*name).to_owned(), (*id).to_owned())).collect(),
     }
 }
 
@@ -19,10 +16,7 @@ fn builtin() -> Catalog {
 }
 
 fn ids(catalog: &Catalog) -> Vec<(&str, Option<u64>)> {
-    catalog
-        .listed()
-        .map(|model| (model.id.as_str(), model.max_input_tokens))
-        .collect()
+    catalog.listed().map(|model| (model.id.as_str(), model.max_input_tokens)).collect()
 }
 
 #[test]
@@ -48,11 +42,7 @@ fn the_built_in_list_is_the_one_of_the_contract() {
             ("claude-haiku-5-5", million),
         ]
     );
-    assert!(
-        builtin()
-            .listed()
-            .all(|model| model.display_name == model.id && model.description.is_none())
-    );
+    assert!(builtin().listed().all(|model| model.display_name == model.id && model.description.is_none()));
 }
 
 #[test]
@@ -66,19 +56,12 @@ fn every_accepted_spelling_resolves_in_any_letter_case() {
         "CLAUDE-Sonnet-4-5",
         "US.Anthropic.claude-sonnet-4-5-20250929-V1:0",
     ] {
-        assert_eq!(
-            catalog.resolve(spelling).unwrap().id,
-            "claude-sonnet-4-5-20250929",
-            "{spelling}"
-        );
+        assert_eq!(catalog.resolve(spelling).unwrap().id, "claude-sonnet-4-5-20250929", "{spelling}");
     }
     for (spelling, canonical) in [
         ("us.anthropic.claude-sonnet-4-6", "claude-sonnet-4-6"),
         ("us.anthropic.claude-opus-4-6-v1", "claude-opus-4-6"),
-        (
-            "us.anthropic.claude-3-5-sonnet-20241022-v2:0",
-            "claude-3-5-sonnet",
-        ),
+        ("us.anthropic.claude-3-5-sonnet-20241022-v2:0", "claude-3-5-sonnet"),
         ("claude-3-5-sonnet-v2@20241022", "claude-3-5-sonnet"),
         ("claude-3-5-haiku-20241022", "claude-3-5-haiku"),
         ("claude-3-7-sonnet", "claude-3-7-sonnet"),
@@ -86,11 +69,7 @@ fn every_accepted_spelling_resolves_in_any_letter_case() {
         ("claude-opus-4-5-20251101", "claude-opus-4-5"),
         ("claude-sonnet-4@20250514", "claude-sonnet-4"),
     ] {
-        assert_eq!(
-            catalog.resolve(spelling).unwrap().canonical.as_deref(),
-            Some(canonical),
-            "{spelling}"
-        );
+        assert_eq!(catalog.resolve(spelling).unwrap().canonical.as_deref(), Some(canonical), "{spelling}");
     }
 }
 
@@ -129,130 +108,55 @@ fn other_spellings_are_refused() {
 fn each_provider_gets_its_own_id() {
     let catalog = builtin();
     let id = |requested: &str, provider, region| {
-        catalog
-            .resolve(requested)
-            .unwrap()
-            .id_for("any", provider, region)
-            .map(Cow::into_owned)
+        catalog.resolve(requested).unwrap().id_for("any", provider, region).map(Cow::into_owned)
     };
     let sent = |requested, provider| id(requested, provider, Some("us-east-1"));
-    assert_eq!(
-        sent("claude-opus-4-5", Provider::Anthropic).unwrap(),
-        "claude-opus-4-5-20251101"
-    );
-    assert_eq!(
-        sent("claude-opus-4-5", Provider::AnthropicAws).unwrap(),
-        "claude-opus-4-5-20251101"
-    );
-    assert_eq!(
-        sent("claude-opus-4-5", Provider::AnthropicGoogleCloud).unwrap(),
-        "claude-opus-4-5-20251101"
-    );
-    assert_eq!(
-        sent("claude-opus-4-5-20251101", Provider::Foundry).unwrap(),
-        "claude-opus-4-5"
-    );
-    assert_eq!(
-        sent("claude-opus-4-5", Provider::Vertex).unwrap(),
-        "claude-opus-4-5@20251101"
-    );
-    assert_eq!(
-        sent("claude-opus-4-6", Provider::Bedrock).unwrap(),
-        "us.anthropic.claude-opus-4-6-v1"
-    );
-    assert_eq!(
-        sent("claude-opus-4-8", Provider::Bedrock).unwrap(),
-        "us.anthropic.claude-opus-4-8"
-    );
-    assert_eq!(
-        sent("claude-haiku-4-5", Provider::Mantle).unwrap(),
-        "anthropic.claude-haiku-4-5"
-    );
+    assert_eq!(sent("claude-opus-4-5", Provider::Anthropic).unwrap(), "claude-opus-4-5-20251101");
+    assert_eq!(sent("claude-opus-4-5", Provider::AnthropicAws).unwrap(), "claude-opus-4-5-20251101");
+    assert_eq!(sent("claude-opus-4-5", Provider::AnthropicGoogleCloud).unwrap(), "claude-opus-4-5-20251101");
+    assert_eq!(sent("claude-opus-4-5-20251101", Provider::Foundry).unwrap(), "claude-opus-4-5");
+    assert_eq!(sent("claude-opus-4-5", Provider::Vertex).unwrap(), "claude-opus-4-5@20251101");
+    assert_eq!(sent("claude-opus-4-6", Provider::Bedrock).unwrap(), "us.anthropic.claude-opus-4-6-v1");
+    assert_eq!(sent("claude-opus-4-8", Provider::Bedrock).unwrap(), "us.anthropic.claude-opus-4-8");
+    assert_eq!(sent("claude-haiku-4-5", Provider::Mantle).unwrap(), "anthropic.claude-haiku-4-5");
     assert_eq!(sent("claude-sonnet-4-6", Provider::Mantle), None);
-    assert_eq!(
-        sent("claude-opus-4-1", Provider::AnthropicGoogleCloud),
-        None
-    );
-    assert_eq!(
-        sent("claude-3-5-haiku", Provider::AnthropicGoogleCloud),
-        None
-    );
+    assert_eq!(sent("claude-opus-4-1", Provider::AnthropicGoogleCloud), None);
+    assert_eq!(sent("claude-3-5-haiku", Provider::AnthropicGoogleCloud), None);
     for region in ["us-east-1", "us-west-2", "ca-central-1"] {
-        assert_eq!(
-            id("claude-opus-5", Provider::Bedrock, Some(region)).unwrap(),
-            "us.anthropic.claude-opus-5"
-        );
+        assert_eq!(id("claude-opus-5", Provider::Bedrock, Some(region)).unwrap(), "us.anthropic.claude-opus-5");
     }
-    for region in [
-        "eu-west-1",
-        "ap-northeast-1",
-        "ap-southeast-2",
-        "us-gov-west-1",
-    ] {
-        assert_eq!(
-            id("claude-opus-5", Provider::Bedrock, Some(region)).unwrap(),
-            "anthropic.claude-opus-5"
-        );
+    for region in ["eu-west-1", "ap-northeast-1", "ap-southeast-2", "us-gov-west-1"] {
+        assert_eq!(id("claude-opus-5", Provider::Bedrock, Some(region)).unwrap(), "anthropic.claude-opus-5");
     }
 }
 
 #[test]
 fn a_curated_entry_comes_first_and_takes_the_place_of_the_built_in() {
     let catalog = Catalog::new(
-        vec![
-            custom("My-Model", &[("a", "some-target")]),
-            custom("claude-sonnet-4-5", &[("a", "arn:mine")]),
-        ],
+        vec![custom("My-Model", &[("a", "some-target")]), custom("claude-sonnet-4-5", &[("a", "arn:mine")])],
         true,
     )
     .unwrap();
     let listed: Vec<_> = catalog.listed().map(|model| model.id.as_str()).collect();
-    assert_eq!(
-        listed[..3],
-        ["My-Model", "claude-sonnet-4-5", "claude-opus-4-6"]
-    );
+    assert_eq!(listed[..3], ["My-Model", "claude-sonnet-4-5", "claude-opus-4-6"]);
     assert!(!listed.contains(&"claude-sonnet-4-5-20250929"));
     assert_eq!(listed.len(), 16);
-    for spelling in [
-        "claude-sonnet-4-5",
-        "claude-sonnet-4-5-20250929",
-        "CLAUDE-SONNET-4-5@20250929",
-    ] {
+    for spelling in ["claude-sonnet-4-5", "claude-sonnet-4-5-20250929", "CLAUDE-SONNET-4-5@20250929"] {
         let model = catalog.resolve(spelling).unwrap();
-        assert_eq!(
-            model.id_for("a", Provider::Anthropic, None).unwrap(),
-            "arn:mine",
-            "{spelling}"
-        );
-        assert_eq!(
-            model.id_for("b", Provider::Anthropic, None).unwrap(),
-            "claude-sonnet-4-5-20250929",
-            "{spelling}"
-        );
+        assert_eq!(model.id_for("a", Provider::Anthropic, None).unwrap(), "arn:mine", "{spelling}");
+        assert_eq!(model.id_for("b", Provider::Anthropic, None).unwrap(), "claude-sonnet-4-5-20250929", "{spelling}");
     }
     let model = catalog.resolve("my-model").unwrap();
-    assert_eq!(
-        model.id_for("a", Provider::Anthropic, None).unwrap(),
-        "some-target"
-    );
+    assert_eq!(model.id_for("a", Provider::Anthropic, None).unwrap(), "some-target");
     assert_eq!(model.id_for("b", Provider::Anthropic, None), None);
 }
 
 #[test]
 fn two_curated_spellings_of_one_built_in_keep_their_own_targets() {
-    let entries = vec![
-        custom("claude-sonnet-4-5", &[("a", "one")]),
-        custom("claude-sonnet-4-5-20250929", &[("a", "two")]),
-    ];
+    let entries =
+        vec![custom("claude-sonnet-4-5", &[("a", "one")]), custom("claude-sonnet-4-5-20250929", &[("a", "two")])];
     let catalog = Catalog::new(entries, true).unwrap();
-    let target = |id: &str| {
-        catalog
-            .resolve(id)
-            .unwrap()
-            .id_for("a", Provider::Anthropic, None)
-            .unwrap()
-            .into_owned()
-    };
+    let target = |id: &str| catalog.resolve(id).unwrap().id_for("a", Provider::Anthropic, None).unwrap().into_owned();
     assert_eq!(target("claude-sonnet-4-5"), "one");
     assert_eq!(target("claude-sonnet-4-5-20250929"), "two");
     assert_eq!(target("claude-sonnet-4-5@20250929"), "one");
@@ -261,11 +165,7 @@ fn two_curated_spellings_of_one_built_in_keep_their_own_targets() {
 
 #[test]
 fn without_the_built_in_list_only_the_written_ids_exist() {
-    let catalog = Catalog::new(
-        vec![custom("claude-sonnet-4-5", &[("a", "claude-opus-5")])],
-        false,
-    )
-    .unwrap();
+    let catalog = Catalog::new(vec![custom("claude-sonnet-4-5", &[("a", "claude-opus-5")])], false).unwrap();
     assert!(catalog.resolve("Claude-Sonnet-4-5").is_some());
     assert!(catalog.resolve("claude-sonnet-4-5-20250929").is_none());
     assert!(catalog.resolve("claude-opus-5").is_none());
@@ -275,14 +175,8 @@ fn without_the_built_in_list_only_the_written_ids_exist() {
 #[test]
 fn an_entry_that_cannot_stand_is_named() {
     let refused = |entries| Catalog::new(entries, true).unwrap_err();
-    assert_eq!(
-        refused(vec![custom(" ", &[("a", "x")])]),
-        CatalogError::BlankId
-    );
-    assert_eq!(
-        refused(vec![custom("m", &[])]),
-        CatalogError::NoUpstream { id: "m".to_owned() }
-    );
+    assert_eq!(refused(vec![custom(" ", &[("a", "x")])]), CatalogError::BlankId);
+    assert_eq!(refused(vec![custom("m", &[])]), CatalogError::NoUpstream { id: "m".to_owned() });
     let twice = refused(vec![custom("m", &[("a", "x")]), custom("M", &[("b", "y")])]);
     assert_eq!(twice, CatalogError::DuplicateId { id: "M".to_owned() });
 }
@@ -292,22 +186,12 @@ fn prices_are_those_of_the_contract() {
     let catalog = builtin();
     let price = |id: &str| catalog.resolve(id).unwrap().price.clone();
     let cents = |id: &str| {
-        let Rates {
-            input,
-            output,
-            cache_read,
-            cache_write_5m,
-            cache_write_1h,
-        } = price(id).base;
+        let Rates { input, output, cache_read, cache_write_5m, cache_write_1h } = price(id).base;
         [input, output, cache_read, cache_write_5m, cache_write_1h].map(|nano| nano / 1_000_000)
     };
     for (id, expected, fast) in [
         ("claude-opus-4", [15_000, 75_000, 1_500, 18_750, 30_000], 1),
-        (
-            "claude-opus-4-1",
-            [15_000, 75_000, 1_500, 18_750, 30_000],
-            1,
-        ),
+        ("claude-opus-4-1", [15_000, 75_000, 1_500, 18_750, 30_000], 1),
         ("claude-opus-4-5", [5_000, 25_000, 500, 6_250, 10_000], 1),
         ("claude-opus-4-6", [5_000, 25_000, 500, 6_250, 10_000], 6),
         ("claude-opus-4-7", [5_000, 25_000, 500, 6_250, 10_000], 6),
@@ -329,37 +213,20 @@ fn prices_are_those_of_the_contract() {
         ("claude-fable-5-2", [8_000, 40_000, 200, 10_000, 16_000], 2),
     ] {
         assert_eq!((cents(id), price(id).fast), (expected, fast), "{id}");
-        assert_eq!(
-            price(id).long_prompt.is_some(),
-            id == "claude-haiku-5-5",
-            "{id}"
-        );
+        assert_eq!(price(id).long_prompt.is_some(), id == "claude-haiku-5-5", "{id}");
     }
     let (above, long) = price("claude-haiku-5-5").long_prompt.unwrap();
-    assert_eq!(
-        (above, long.input, long.output),
-        (100_000, 500_000_000, 2_500_000_000)
-    );
-    assert_eq!(
-        (long.cache_read, long.cache_write_5m, long.cache_write_1h),
-        (50_000_000, 625_000_000, 1_000_000_000)
-    );
+    assert_eq!((above, long.input, long.output), (100_000, 500_000_000, 2_500_000_000));
+    assert_eq!((long.cache_read, long.cache_write_5m, long.cache_write_1h), (50_000_000, 625_000_000, 1_000_000_000));
     let unknown = Catalog::unknown_price();
-    assert_eq!(
-        (unknown.base.input, unknown.base.output, unknown.fast),
-        (5_000_000_000, 25_000_000_000, 1)
-    );
+    assert_eq!((unknown.base.input, unknown.base.output, unknown.fast), (5_000_000_000, 25_000_000_000, 1));
     assert_eq!(Catalog::web_search_price(), 10_000_000);
 }
 
 #[test]
 fn an_upstream_id_has_the_price_of_the_model_some_provider_calls_so() {
     let catalog = builtin();
-    let input = |id: &str| {
-        catalog
-            .price_of_upstream_id(id)
-            .map(|price| price.base.input / 1_000_000)
-    };
+    let input = |id: &str| catalog.price_of_upstream_id(id).map(|price| price.base.input / 1_000_000);
     for id in [
         "claude-haiku-4-5",
         "claude-haiku-4-5-20251001",
@@ -373,12 +240,7 @@ fn an_upstream_id_has_the_price_of_the_model_some_provider_calls_so() {
     ] {
         assert_eq!(input(id), Some(1_000), "{id}");
     }
-    for id in [
-        "my-deployment",
-        "arn:aws:bedrock:x",
-        "notanthropic.claude-haiku-4-5",
-        "",
-    ] {
+    for id in ["my-deployment", "arn:aws:bedrock:x", "notanthropic.claude-haiku-4-5", ""] {
         assert_eq!(input(id), None, "{id}");
     }
 }
@@ -392,25 +254,15 @@ fn a_custom_id_costs_what_it_is_filed_under_or_maps_to() {
     ];
     let catalog = Catalog::new(entries, true).unwrap();
     let on = |id: &str, upstream: &str| {
-        catalog
-            .resolve(id)
-            .unwrap()
-            .price_on(upstream)
-            .map(|price| price.base.input / 1_000_000)
+        catalog.resolve(id).unwrap().price_on(upstream).map(|price| price.base.input / 1_000_000)
     };
     assert_eq!(on("mine", "a"), Some(1_000));
     assert_eq!(on("mine", "b"), None);
     assert_eq!(on("claude-opus-4-8", "a"), Some(5_000));
     assert_eq!(on("claude-opus-4-8", "b"), Some(5_000));
     assert_eq!(on("other", "a"), None);
-    assert_eq!(
-        catalog.resolve("mine").unwrap().price.base.input,
-        1_000_000_000
-    );
-    assert_eq!(
-        catalog.resolve("other").unwrap().price,
-        Catalog::unknown_price()
-    );
+    assert_eq!(catalog.resolve("mine").unwrap().price.base.input, 1_000_000_000);
+    assert_eq!(catalog.resolve("other").unwrap().price, Catalog::unknown_price());
 }
 
 #[test]
@@ -424,43 +276,23 @@ fn amounts_are_read_exactly_or_not_at_all() {
     ] {
         assert_eq!(nano_dollars(text), Some(nano), "{text}");
     }
-    for text in [
-        "",
-        ".",
-        "1.",
-        ".5",
-        "-1",
-        "+1",
-        "1e3",
-        "1,5",
-        "0.0000000001",
-        " 1",
-        "9223372036.854775808",
-        "1.2.3",
-        "٣",
-    ] {
+    for text in
+        ["", ".", "1.", ".5", "-1", "+1", "1e3", "1,5", "0.0000000001", " 1", "9223372036.854775808", "1.2.3", "٣"]
+    {
         assert_eq!(nano_dollars(text), None, "{text}");
     }
 }
 
 fn allow(entries: &[&str]) -> Allowlist {
-    Allowlist::new(
-        &entries
-            .iter()
-            .map(|entry| (*entry).to_owned())
-            .collect::<Vec<_>>(),
-    )
+    Allowlist::new(&entries.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>())
 }
 
 #[test]
 fn an_id_entry_admits_itself_and_its_dated_form_only() {
     let (list, catalog) = (allow(&["Claude-Haiku-4-5"]), builtin());
-    for admitted in [
-        "claude-haiku-4-5",
-        "CLAUDE-haiku-4-5-20251001",
-        "claude-haiku-4-5[1m]",
-        "claude-haiku-4-5-20251001[1M]",
-    ] {
+    for admitted in
+        ["claude-haiku-4-5", "CLAUDE-haiku-4-5-20251001", "claude-haiku-4-5[1m]", "claude-haiku-4-5-20251001[1M]"]
+    {
         assert!(list.admits(admitted, &catalog), "{admitted}");
     }
     for refused in [
@@ -501,13 +333,7 @@ fn a_family_entry_admits_every_spelling_of_its_family() {
     ] {
         assert!(list.admits(admitted, &catalog), "{admitted}");
     }
-    for refused in [
-        "sonnet",
-        "claude-sonnet-4-6",
-        "claude-octopus",
-        "my-opus",
-        "opusplan",
-    ] {
+    for refused in ["sonnet", "claude-sonnet-4-6", "claude-octopus", "my-opus", "opusplan"] {
         assert!(!list.admits(refused, &catalog), "{refused}");
     }
 }
@@ -517,9 +343,7 @@ fn an_empty_list_admits_nothing() {
     let catalog = builtin();
     for list in [allow(&[]), allow(&["", "[1m]"])] {
         assert!(
-            !list.admits("claude-opus-5", &catalog)
-                && !list.admits("", &catalog)
-                && !list.admits("[1m]", &catalog)
+            !list.admits("claude-opus-5", &catalog) && !list.admits("", &catalog) && !list.admits("[1m]", &catalog)
         );
         assert!(!catalog.listed().any(|model| list.admits_listed(model)));
     }
@@ -530,43 +354,20 @@ fn the_model_list_is_filtered_by_the_same_rule() {
     let catalog = Catalog::new(vec![custom("mine", &[("a", "x")])], true).unwrap();
     let shown = |entries: &[&str]| {
         let list = allow(entries);
-        catalog
-            .listed()
-            .filter(|model| list.admits_listed(model))
-            .map(|model| model.id.clone())
-            .collect::<Vec<_>>()
+        catalog.listed().filter(|model| list.admits_listed(model)).map(|model| model.id.clone()).collect::<Vec<_>>()
     };
-    assert_eq!(
-        shown(&["claude-haiku-4-5", "MINE"]),
-        ["mine", "claude-haiku-4-5-20251001"]
-    );
+    assert_eq!(shown(&["claude-haiku-4-5", "MINE"]), ["mine", "claude-haiku-4-5-20251001"]);
     assert_eq!(shown(&["claude-haiku-4-5@20251001"]), [""; 0]);
-    assert_eq!(
-        shown(&["haiku"]),
-        ["claude-haiku-4-5-20251001", "claude-haiku-5-5"]
-    );
+    assert_eq!(shown(&["haiku"]), ["claude-haiku-4-5-20251001", "claude-haiku-5-5"]);
     for model in catalog.listed() {
         let list = allow(&["sonnet", "claude-opus-5", "claude-opus-4-1"]);
-        assert_eq!(
-            list.admits_listed(model),
-            list.admits(&model.id, &catalog),
-            "{}",
-            model.id
-        );
+        assert_eq!(list.admits_listed(model), list.admits(&model.id, &catalog), "{}", model.id);
     }
 }
 
 #[test]
 fn families_and_default_models_are_known() {
-    assert!(
-        ["opus", "Sonnet", "HAIKU", "fable"]
-            .into_iter()
-            .all(is_known_family)
-    );
+    assert!(["opus", "Sonnet", "HAIKU", "fable"].into_iter().all(is_known_family));
     assert!(!is_known_family("best") && !is_known_family(""));
-    assert!(
-        Catalog::default_models()
-            .iter()
-            .all(|id| builtin().resolve(id).is_some_and(|model| model.id == *id))
-    );
+    assert!(Catalog::default_models().iter().all(|id| builtin().resolve(id).is_some_and(|model| model.id == *id)));
 }

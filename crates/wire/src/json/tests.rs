@@ -84,8 +84,20 @@ fn nesting_past_the_limit_is_invalid_and_up_to_it_is_not() {
     assert!(accepts(nested(MAX_DEPTH).as_bytes()));
     assert!(!accepts(nested(MAX_DEPTH + 1).as_bytes()));
     assert!(!accepts("[".repeat(1_000_000).as_bytes()));
-    let mixed = format!("{}1{}", "{\"a\":[".repeat(400), "]}".repeat(400));
+    let mixed = format!("{}1{}", "{\"a\":[".repeat(MAX_DEPTH / 2), "]}".repeat(MAX_DEPTH / 2));
     assert!(accepts(mixed.as_bytes()));
+}
+
+#[test]
+fn every_byte_of_a_string_is_looked_at_wherever_it_stands() {
+    for length in (0..80).chain([1000]) {
+        for byte in [0x00, 0x1f, 0x20, 0x21, 0x22, 0x23, 0x5b, 0x5c, 0x5d, 0x7f, 0x80, 0xa2, 0xdc, 0xff] {
+            for tail in [0, 1, 7, 8, 100] {
+                let doc = [b"\"", vec![b'a'; length].as_slice(), &[byte], vec![0xa2; tail].as_slice(), b"\""].concat();
+                assert_eq!(accepts(&doc), oracle(&doc), "{byte:#x} after {length} before {tail}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -106,10 +118,7 @@ fn text_is_decoded_whatever_it_holds() {
 fn a_repeated_key_gives_its_last_value_and_escaped_keys_count() {
     assert_eq!(get(br#"{"a":1,"\u0061":[2]}"#, "a"), Some(&b"[2]"[..]));
     assert_eq!(get(br#"{"a":1"#, "a"), None);
-    assert_eq!(
-        elements(br#" [1, "a" ,{"b":[]}] "#),
-        [&b"1"[..], br#""a""#, br#"{"b":[]}"#]
-    );
+    assert_eq!(elements(br#" [1, "a" ,{"b":[]}] "#), [&b"1"[..], br#""a""#, br#"{"b":[]}"#]);
     assert!(elements(b"{}").is_empty());
 }
 

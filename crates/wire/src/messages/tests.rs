@@ -25,50 +25,24 @@ fn a_request_of_the_stock_client_is_read_whole() {
     assert!(head.stream);
     assert_eq!(head.max_tokens, Some(32_000));
     assert_eq!(head.session_id.as_deref(), Some("s-1"));
-    assert_eq!(
-        &body[head.tags.clone().unwrap()],
-        r#","tags":{"cost":"eng"}"#
-    );
+    assert_eq!(&body[head.tags.clone().unwrap()], r#","tags":{"cost":"eng"}"#);
     assert_eq!(head.tags_billing.as_deref(), Some("eng"));
-    assert_eq!(
-        head.message_bytes,
-        r#"[{"role":"user","content":"hi"}]"#.len() + "[]".len() + "[{}]".len()
-    );
+    assert_eq!(head.message_bytes, r#"[{"role":"user","content":"hi"}]"#.len() + "[]".len() + "[{}]".len());
 }
 
 #[test]
 fn each_bad_body_gets_its_sentence() {
-    for body in [
-        "",
-        "x",
-        "{\"model\":\"m\"",
-        "{\"model\":\"m\"}}",
-        "[1,",
-        "\u{1f}\u{8b}",
-    ] {
+    for body in ["", "x", "{\"model\":\"m\"", "{\"model\":\"m\"}}", "[1,", "\u{1f}\u{8b}"] {
         assert_eq!(refusal(body), "invalid JSON", "{body:?}");
     }
     for body in ["[]", "null", "\"m\"", "3", " [{\"model\":\"m\"}] "] {
-        assert_eq!(
-            refusal(body),
-            "request body must be a JSON object",
-            "{body:?}"
-        );
+        assert_eq!(refusal(body), "request body must be a JSON object", "{body:?}");
     }
-    for body in [
-        "{}",
-        "{\"model\":\"\"}",
-        "{\"Model\":\"m\"}",
-        "{\"a\":{\"model\":\"m\"}}",
-    ] {
+    for body in ["{}", "{\"model\":\"\"}", "{\"Model\":\"m\"}", "{\"a\":{\"model\":\"m\"}}"] {
         assert_eq!(refusal(body), "model is required", "{body:?}");
     }
     for value in ["null", "1", "[\"m\"]", "{}", "true"] {
-        assert_eq!(
-            refusal(&format!("{{\"model\":{value}}}")),
-            "model must be a string",
-            "{value}"
-        );
+        assert_eq!(refusal(&format!("{{\"model\":{value}}}")), "model must be a string", "{value}");
     }
 }
 
@@ -76,30 +50,20 @@ fn each_bad_body_gets_its_sentence() {
 fn a_field_that_is_read_may_stand_only_once_however_it_is_spelled() {
     for name in READ_ONCE {
         let body = format!(r#"{{"model":"m","{name}":1,"x":2,"{name}":1}}"#);
-        assert_eq!(
-            read_head(body.as_bytes()),
-            Err(BodyError::DuplicateKey(name))
-        );
+        assert_eq!(read_head(body.as_bytes()), Err(BodyError::DuplicateKey(name)));
     }
     assert_eq!(
         refusal(r#"{"model":"allowed","mod\u0065l":"denied"}"#),
         r#"request body has more than one "model" field; send it once"#
     );
-    assert_eq!(
-        head(r#"{"model":"m","x":1,"x":2,"messages":[],"messages":[]}"#).model,
-        "m"
-    );
-    assert_eq!(
-        refusal(r#"{"model":1,"stream":true,"stream":true"#),
-        "invalid JSON"
-    );
+    assert_eq!(head(r#"{"model":"m","x":1,"x":2,"messages":[],"messages":[]}"#).model, "m");
+    assert_eq!(refusal(r#"{"model":1,"stream":true,"stream":true"#), "invalid JSON");
 }
 
 #[test]
 fn the_model_is_decoded_and_bytes_that_are_not_utf_8_pass_elsewhere() {
     assert_eq!(head(r#"{"m\u006fdel":"cl\u0061ude\/x"}"#).model, "claude/x");
-    let body =
-        b"{\"x\":\"\xff\xfe\",\"model\":\"m\",\"\xf0\":1,\"metadata\":{\"user_id\":\"\xff\"}}";
+    let body = b"{\"x\":\"\xff\xfe\",\"model\":\"m\",\"\xf0\":1,\"metadata\":{\"user_id\":\"\xff\"}}";
     assert_eq!(read_head(body).unwrap().model, "m");
 }
 
@@ -118,24 +82,12 @@ fn fields_of_an_unexpected_type_count_as_absent() {
         (r#""max_tokens":0"#, false, Some(0)),
     ] {
         let head = head(&format!(r#"{{"model":"m",{field}}}"#));
-        assert_eq!(
-            (head.stream, head.max_tokens),
-            (stream, max_tokens),
-            "{field}"
-        );
+        assert_eq!((head.stream, head.max_tokens), (stream, max_tokens), "{field}");
     }
-    for metadata in [
-        "null",
-        "{}",
-        r#"{"user_id":3}"#,
-        r#"{"user_id":"user_x_session_y"}"#,
-        r#"{"user_id":"{\"session_id\":1}"}"#,
-    ] {
-        assert_eq!(
-            head(&format!(r#"{{"model":"m","metadata":{metadata}}}"#)).session_id,
-            None,
-            "{metadata}"
-        );
+    for metadata in
+        ["null", "{}", r#"{"user_id":3}"#, r#"{"user_id":"user_x_session_y"}"#, r#"{"user_id":"{\"session_id\":1}"}"#]
+    {
+        assert_eq!(head(&format!(r#"{{"model":"m","metadata":{metadata}}}"#)).session_id, None, "{metadata}");
     }
 }
 
@@ -154,10 +106,7 @@ fn the_billing_tag_is_the_first_string_or_the_one_asked_for() {
     }
     let body = r#"{"model":"m","tags":{"a":"x","cost":"eng","n":1}}"#;
     let value = head(body).tags_value.unwrap();
-    assert_eq!(
-        tag_named(body.as_bytes(), &value, "cost").as_deref(),
-        Some("eng")
-    );
+    assert_eq!(tag_named(body.as_bytes(), &value, "cost").as_deref(), Some("eng"));
     assert_eq!(tag_named(body.as_bytes(), &value, "n"), None);
     assert_eq!(tag_named(body.as_bytes(), &(0..9_999), "a"), None);
 }
@@ -178,37 +127,17 @@ fn cutting_tags_leaves_the_rest_as_it_was_sent() {
         ),
         (r#"{"model":"m" , "tags":null }"#, r#"{"model":"m"  }"#),
     ] {
-        let with_model = body.replacen(
-            '{',
-            r#"{"model":"m","#,
-            usize::from(!body.contains("model")),
-        );
+        let with_model = body.replacen('{', r#"{"model":"m","#, usize::from(!body.contains("model")));
         let span = head(&with_model).tags.unwrap();
-        let expected = if with_model == body {
-            expected.to_owned()
-        } else {
-            r#"{"model":"m"}"#.to_owned()
-        };
-        assert_eq!(
-            edited(
-                &with_model,
-                &mut [Edit {
-                    span,
-                    replacement: Bytes::new()
-                }]
-            ),
-            expected
-        );
+        let expected = if with_model == body { expected.to_owned() } else { r#"{"model":"m"}"#.to_owned() };
+        assert_eq!(edited(&with_model, &mut [Edit { span, replacement: Bytes::new() }]), expected);
     }
 }
 
 #[test]
 fn a_splice_shares_the_body_and_keeps_the_order() {
     let body = Bytes::from_static(b"0123456789");
-    let edit = |span, text: &'static str| Edit {
-        span,
-        replacement: Bytes::from_static(text.as_bytes()),
-    };
+    let edit = |span, text: &'static str| Edit { span, replacement: Bytes::from_static(text.as_bytes()) };
     let parts = splice(&body, &mut [edit(7..9, ""), edit(2..4, "ab")]);
     assert_eq!(parts, ["01", "ab", "456", "9"]);
     assert_eq!(parts[0].as_ptr(), body.as_ptr());
@@ -218,17 +147,8 @@ fn a_splice_shares_the_body_and_keeps_the_order() {
 }
 
 fn field() -> impl Strategy<Value = (String, Value)> {
-    let name = prop::sample::select(vec![
-        "model",
-        "stream",
-        "max_tokens",
-        "tags",
-        "metadata",
-        "messages",
-        "x",
-        "a\"b",
-        "é",
-    ]);
+    let name =
+        prop::sample::select(vec!["model", "stream", "max_tokens", "tags", "metadata", "messages", "x", "a\"b", "é"]);
     let value = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),

@@ -29,25 +29,8 @@ impl Counts {
 
     /// Whether it states any token count.
     pub(super) fn any(&self) -> bool {
-        let Self {
-            input,
-            output,
-            cache_read,
-            cache_creation,
-            cache_5m,
-            cache_1h,
-            ..
-        } = self;
-        [
-            input,
-            output,
-            cache_read,
-            cache_creation,
-            cache_5m,
-            cache_1h,
-        ]
-        .into_iter()
-        .any(Option::is_some)
+        let Self { input, output, cache_read, cache_creation, cache_5m, cache_1h, .. } = self;
+        [input, output, cache_read, cache_creation, cache_5m, cache_1h].into_iter().any(Option::is_some)
     }
 
     /// Overrides what was known with what is stated here.
@@ -82,9 +65,7 @@ impl Counts {
                 b"web_search_requests" => &mut self.web_search,
                 b"cache_creation" | b"server_tool_use" => return self.members(value),
                 b"speed" => {
-                    self.fast = json::inner(value)
-                        .map(|speed| speed == b"fast")
-                        .or(self.fast);
+                    self.fast = json::inner(value).map(|speed| speed == b"fast").or(self.fast);
                     return;
                 }
                 _ => return,
@@ -101,11 +82,7 @@ impl Counts {
 /// repeats the total alone, and one hour is twice the price.
 fn split(total: u64, usage: &mut Usage) {
     let only_1h = usage.cache_creation_5m_tokens == 0 && usage.cache_creation_1h_tokens > 0;
-    usage.cache_creation_1h_tokens = if only_1h {
-        total
-    } else {
-        usage.cache_creation_1h_tokens.min(total)
-    };
+    usage.cache_creation_1h_tokens = if only_1h { total } else { usage.cache_creation_1h_tokens.min(total) };
     usage.cache_creation_5m_tokens = total - usage.cache_creation_1h_tokens;
 }
 
@@ -121,8 +98,6 @@ fn count(value: &[u8]) -> Option<(u64, bool)> {
             .filter(|first| *first == b'-' || first.is_ascii_digit())
             .and(text.parse::<f64>().ok())? as u64,
     };
-    let negative = number == 0
-        && text.starts_with('-')
-        && text.bytes().any(|byte| matches!(byte, b'1'..=b'9'));
+    let negative = number == 0 && text.starts_with('-') && text.bytes().any(|byte| matches!(byte, b'1'..=b'9'));
     Some((number.min(MOST), number > MOST || negative))
 }

@@ -34,10 +34,7 @@ enum Encoding {
 impl Decoder {
     /// A decoder for that `content-encoding`.
     pub(super) fn new(content_encoding: &str, listener: Listener) -> Self {
-        let sink = Sink {
-            listener,
-            decoded: 0,
-        };
+        let sink = Sink { listener, decoded: 0 };
         let encoding = match content_encoding.trim().to_ascii_lowercase().as_str() {
             "" | "identity" => Encoding::Identity(sink.listener),
             "gzip" | "x-gzip" => Encoding::Gzip(Box::new(MultiGzDecoder::new(sink))),
@@ -46,10 +43,7 @@ impl Decoder {
             "zstd" => return Self::zstd(sink),
             _ => return Self::deaf(),
         };
-        Self {
-            encoding,
-            broken: false,
-        }
+        Self { encoding, broken: false }
     }
 
     pub(super) fn feed(&mut self, chunk: &Bytes) {
@@ -92,18 +86,12 @@ impl Decoder {
             return Self::deaf();
         };
         let broken = decoder.window_log_max(ZSTD_WINDOW_LOG).is_err();
-        Self {
-            encoding: Encoding::Zstd(Box::new(decoder)),
-            broken,
-        }
+        Self { encoding: Encoding::Zstd(Box::new(decoder)), broken }
     }
 
     /// Hears nothing: the encoding is not one we undo.
     fn deaf() -> Self {
-        Self {
-            encoding: Encoding::Identity(Listener::Body(Body::default())),
-            broken: true,
-        }
+        Self { encoding: Encoding::Identity(Listener::Body(Body::default())), broken: true }
     }
 
     /// Decodes a chunk and flushes, so that what has arrived is known at once.
@@ -132,9 +120,7 @@ impl Decoder {
 /// The first byte of the zlib format (RFC 1950, section 2.2) names method 8 and a window of at most 32 KiB; a raw stream
 /// that starts with it would be a stored block, which no sender writes first.
 fn looks_like_zlib(chunk: &[u8]) -> bool {
-    chunk
-        .first()
-        .is_some_and(|first| first & 0x0F == 8 && first >> 4 <= 7)
+    chunk.first().is_some_and(|first| first & 0x0F == 8 && first >> 4 <= 7)
 }
 
 /// Where the decoders write.
@@ -145,10 +131,7 @@ struct Sink {
 
 impl Default for Sink {
     fn default() -> Self {
-        Self {
-            listener: Listener::Body(Body::default()),
-            decoded: 0,
-        }
+        Self { listener: Listener::Body(Body::default()), decoded: 0 }
     }
 }
 
@@ -176,18 +159,10 @@ mod tests {
     /// Feeds a gzipped event to a decoder that has decoded so many bytes before.
     fn decoded_after(before: u64) -> bool {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-        encoder
-            .write_all(b"data: {\"type\":\"message_stop\"}\n\n")
-            .unwrap();
-        let sink = Sink {
-            listener: Listener::Stream(Stream::default()),
-            decoded: before,
-        };
+        encoder.write_all(b"data: {\"type\":\"message_stop\"}\n\n").unwrap();
+        let sink = Sink { listener: Listener::Stream(Stream::default()), decoded: before };
         let encoding = Encoding::Gzip(Box::new(MultiGzDecoder::new(sink)));
-        let mut decoder = Decoder {
-            encoding,
-            broken: false,
-        };
+        let mut decoder = Decoder { encoding, broken: false };
         decoder.feed(&encoder.finish().unwrap().into());
         decoder.listener().reading().complete
     }

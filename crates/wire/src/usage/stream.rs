@@ -22,14 +22,10 @@ impl Reading {
     /// Takes one event. Its `type` says what it is, not the name of the frame: that may be missing.
     fn hear(&mut self, data: &[u8]) {
         match event_type(data) {
-            Some(b"content_block_delta") => {
-                self.text_bytes = self.text_bytes.saturating_add(delta_text(data))
-            }
+            Some(b"content_block_delta") => self.text_bytes = self.text_bytes.saturating_add(delta_text(data)),
             Some(b"message_start") => {
                 let message = json::get(data, "message").unwrap_or_default();
-                self.model = json::get(message, "model")
-                    .and_then(json::text)
-                    .or_else(|| self.model.take());
+                self.model = json::get(message, "model").and_then(json::text).or_else(|| self.model.take());
                 self.hear_usage(message, Source::Start);
             }
             Some(b"message_delta") => self.hear_usage(data, Source::Final),
@@ -48,9 +44,7 @@ impl Reading {
 
     /// Takes the `usage` of a message; `source` applies when it holds any count.
     pub(super) fn hear_usage(&mut self, message: &[u8], source: Source) {
-        let counts = json::get(message, "usage")
-            .map(Counts::read)
-            .unwrap_or_default();
+        let counts = json::get(message, "usage").map(Counts::read).unwrap_or_default();
         if counts.any() {
             self.source = self.source.max(source);
         }
@@ -67,32 +61,34 @@ fn event_type(data: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// Characters of the text in a content delta. Of these there are hundreds in an answer, so only the delta is scanned.
 fn delta_text(data: &[u8]) -> u64 {
-    let Some(delta) = json::get(data, "delta") else {
+    let Some(delta) = usual_delta(data).or_else(|| json::get(data, "delta")) else {
         return 0;
     };
     let mut characters = 0;
-    let found = json::members(delta, |key, member| {
+    let found = json::members_ahead(delta, |key, member| {
         if matches!(key, b"text" | b"thinking" | b"partial_json") {
             characters += json::inner(&delta[member.value]).map_or(0, count_characters);
         }
     });
-    if found == Ok(true) { characters } else { 0 }
+    if found.is_ok() { characters } else { 0 }
+}
+
+/// What follows `"delta":` in an event that is written as the API writes it.
+fn usual_delta(data: &[u8]) -> Option<&[u8]> {
+    let index = data.strip_prefix(br#"{"type":"content_block_delta","index":"#)?;
+    let digits = index.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    index[digits..].strip_prefix(br#","delta":"#)
 }
 
 /// Characters of an escaped string: bytes that start a UTF-8 character, each escape as one.
 pub(super) fn count_characters(escaped: &[u8]) -> u64 {
-    let starts = escaped
-        .iter()
-        .fold(0, |count, byte| count + u64::from(byte & 0xC0 != 0x80));
+    let starts = escaped.iter().fold(0, |count, byte| count + u64::from(byte & 0xC0 != 0x80));
     let mut extra = 0;
     let mut rest = escaped;
     while let Some(at) = memchr::memchr(b'\\', rest) {
-        let length = if rest.get(at + 1) == Some(&b'u') {
-            6
-        } else {
-            2
-        };
+        let length = if rest.get(at + 1) == Some(&b'u') { 6 } else { 2 };
         extra += length - 1;
         rest = rest.get(at + length as usize..).unwrap_or_default();
     }

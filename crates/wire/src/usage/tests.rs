@@ -16,11 +16,7 @@ const PAUSE_TURN: &str = include_str!("golden/pause_turn.sse");
 const ERROR: &str = include_str!("golden/error.sse");
 const BARE: &str = include_str!("golden/bare.sse");
 
-fn read_chunks<'a>(
-    kind: Option<&str>,
-    encoding: Option<&str>,
-    chunks: impl IntoIterator<Item = &'a [u8]>,
-) -> Reading {
+fn read_chunks<'a>(kind: Option<&str>, encoding: Option<&str>, chunks: impl IntoIterator<Item = &'a [u8]>) -> Reading {
     let mut meter = Meter::new(kind, encoding);
     for chunk in chunks {
         meter.feed(&Bytes::copy_from_slice(chunk));
@@ -32,11 +28,7 @@ fn read_chunks<'a>(
 fn read(kind: Option<&str>, body: &str) -> Reading {
     let whole = read_chunks(kind, None, [body.as_bytes()]);
     for size in 1..=17 {
-        assert_eq!(
-            read_chunks(kind, None, body.as_bytes().chunks(size)),
-            whole,
-            "chunks of {size}"
-        );
+        assert_eq!(read_chunks(kind, None, body.as_bytes().chunks(size)), whole, "chunks of {size}");
     }
     whole
 }
@@ -57,11 +49,7 @@ fn sonnet(usage: Usage, text_bytes: u64) -> Reading {
 }
 
 fn tokens(input_tokens: u64, output_tokens: u64) -> Usage {
-    Usage {
-        input_tokens,
-        output_tokens,
-        ..Usage::default()
-    }
+    Usage { input_tokens, output_tokens, ..Usage::default() }
 }
 
 fn text_usage() -> Usage {
@@ -90,16 +78,7 @@ fn tool_input_counts_as_output_text() {
 
 #[test]
 fn server_tools_raise_the_input_and_their_searches_are_counted() {
-    assert_eq!(
-        stream(SERVER_TOOLS),
-        sonnet(
-            Usage {
-                web_search_requests: 3,
-                ..tokens(10_682, 510)
-            },
-            19 + 6
-        )
-    );
+    assert_eq!(stream(SERVER_TOOLS), sonnet(Usage { web_search_requests: 3, ..tokens(10_682, 510) }, 19 + 6));
 }
 
 #[test]
@@ -109,12 +88,7 @@ fn a_refusal_is_a_complete_answer() {
 
 #[test]
 fn the_last_of_several_message_deltas_wins() {
-    let usage = Usage {
-        cache_read_input_tokens: 80,
-        cache_creation_5m_tokens: 60,
-        fast: true,
-        ..tokens(95, 11)
-    };
+    let usage = Usage { cache_read_input_tokens: 80, cache_creation_5m_tokens: 60, fast: true, ..tokens(95, 11) };
     assert_eq!(stream(PAUSE_TURN), sonnet(usage, 9));
 }
 
@@ -134,10 +108,7 @@ fn an_error_event_leaves_the_start_and_the_text_to_estimate_from() {
 
 #[test]
 fn nulls_unnamed_events_and_split_data_lines_are_tolerated() {
-    let expected = Reading {
-        model: Some("m".to_owned()),
-        ..sonnet(tokens(7, 2), 4)
-    };
+    let expected = Reading { model: Some("m".to_owned()), ..sonnet(tokens(7, 2), 4) };
     assert_eq!(stream(BARE), expected);
 }
 
@@ -154,6 +125,12 @@ fn a_stream_cut_anywhere_never_reads_more_than_the_whole() {
             Source::Final => assert_eq!(reading.usage, whole.usage),
         }
     }
+}
+
+#[test]
+fn a_meter_can_move_between_threads() {
+    fn needs_send<T: Send>(_: T) {}
+    needs_send(Meter::new(SSE, Some("br")));
 }
 
 #[test]
@@ -175,41 +152,24 @@ fn a_cut_stream_is_estimated_by_four_characters_a_token() {
     assert_eq!(tokens(10, 1).estimate_output(4001), tokens(10, 1001));
     assert_eq!(tokens(10, 50).estimate_output(4), tokens(10, 50));
     assert_eq!(text_usage().prompt_tokens(), 1325);
-    let reading = Reading {
-        text_bytes: 9,
-        ..Reading::default()
-    };
+    let reading = Reading { text_bytes: 9, ..Reading::default() };
     assert_eq!(reading.billable(), tokens(0, 3));
 }
 
 #[test]
 fn escaped_text_is_counted_in_characters() {
     let event = |text: &str| {
-        format!(
-            r#"data: {{"type":"content_block_delta","delta":{{"type":"text_delta","text":"{text}"}}}}"#
-        )
+        format!(r#"data: {{"type":"content_block_delta","delta":{{"type":"text_delta","text":"{text}"}}}}"#)
     };
-    for (text, characters) in [
-        ("", 0),
-        (r"\n\n", 2),
-        (r#"a\"b"#, 3),
-        (r"\u00e9x", 2),
-        (r"\\u00e9", 6),
-        ("é😀", 2),
-        (r"\ud83d\ude00", 2),
-    ] {
-        assert_eq!(
-            stream(&format!("{}\n\n", event(text))).text_bytes,
-            characters,
-            "{text}"
-        );
+    for (text, characters) in
+        [("", 0), (r"\n\n", 2), (r#"a\"b"#, 3), (r"\u00e9x", 2), (r"\\u00e9", 6), ("é😀", 2), (r"\ud83d\ude00", 2)]
+    {
+        assert_eq!(stream(&format!("{}\n\n", event(text))).text_bytes, characters, "{text}");
     }
 }
 
 fn start_with(usage: &str) -> Reading {
-    stream(&format!(
-        "data: {{\"type\":\"message_start\",\"message\":{{\"usage\":{usage}}}}}\n\n"
-    ))
+    stream(&format!("data: {{\"type\":\"message_start\",\"message\":{{\"usage\":{usage}}}}}\n\n"))
 }
 
 #[test]
@@ -232,15 +192,9 @@ fn impossible_counts_are_clamped_and_said_to_be() {
             "{value}"
         );
     }
-    for usage in [
-        r#"{"input_tokens":null}"#,
-        r#"{"input_tokens":"5"}"#,
-        "{}",
-        "null",
-        "[]",
-        "7",
-        r#"{"input_tokens":true}"#,
-    ] {
+    for usage in
+        [r#"{"input_tokens":null}"#, r#"{"input_tokens":"5"}"#, "{}", "null", "[]", "7", r#"{"input_tokens":true}"#]
+    {
         assert_eq!(start_with(usage), Reading::default(), "{usage}");
     }
 }
@@ -249,34 +203,16 @@ fn impossible_counts_are_clamped_and_said_to_be() {
 fn a_split_of_the_cache_writes_beats_the_five_minute_default() {
     let writes = |usage: &str| {
         let usage = start_with(usage).usage;
-        (
-            usage.cache_creation_5m_tokens,
-            usage.cache_creation_1h_tokens,
-        )
+        (usage.cache_creation_5m_tokens, usage.cache_creation_1h_tokens)
     };
     assert_eq!(writes(r#"{"cache_creation_input_tokens":9}"#), (9, 0));
+    assert_eq!(writes(r#"{"cache_creation_input_tokens":9,"cache_creation":null}"#), (9, 0));
     assert_eq!(
-        writes(r#"{"cache_creation_input_tokens":9,"cache_creation":null}"#),
+        writes(r#"{"cache_creation_input_tokens":9,"cache_creation":{"ephemeral_1h_input_tokens":null}}"#),
         (9, 0)
     );
-    assert_eq!(
-        writes(
-            r#"{"cache_creation_input_tokens":9,"cache_creation":{"ephemeral_1h_input_tokens":null}}"#
-        ),
-        (9, 0)
-    );
-    assert_eq!(
-        writes(
-            r#"{"cache_creation":{"ephemeral_1h_input_tokens":7},"cache_creation_input_tokens":9}"#
-        ),
-        (0, 7)
-    );
-    assert_eq!(
-        writes(
-            r#"{"cache_creation":{"ephemeral_5m_input_tokens":2,"ephemeral_1h_input_tokens":7}}"#
-        ),
-        (2, 7)
-    );
+    assert_eq!(writes(r#"{"cache_creation":{"ephemeral_1h_input_tokens":7},"cache_creation_input_tokens":9}"#), (0, 7));
+    assert_eq!(writes(r#"{"cache_creation":{"ephemeral_5m_input_tokens":2,"ephemeral_1h_input_tokens":7}}"#), (2, 7));
 }
 
 #[test]
@@ -287,21 +223,12 @@ fn a_final_total_without_a_split_does_not_turn_one_hour_into_five_minutes() {
              data: {{\"type\":\"message_delta\",\"usage\":{{\"cache_creation_input_tokens\":{total}}}}}\n\n"
         ))
         .usage;
-        (
-            usage.cache_creation_5m_tokens,
-            usage.cache_creation_1h_tokens,
-        )
+        (usage.cache_creation_5m_tokens, usage.cache_creation_1h_tokens)
     };
     let only_1h = r#"{"ephemeral_1h_input_tokens":50,"ephemeral_5m_input_tokens":0}"#;
     let both = r#"{"ephemeral_1h_input_tokens":50,"ephemeral_5m_input_tokens":10}"#;
-    assert_eq!(
-        (writes(only_1h, 50), writes(only_1h, 80)),
-        ((0, 50), (0, 80))
-    );
-    assert_eq!(
-        (writes(both, 60), writes(both, 80), writes(both, 20)),
-        ((10, 50), (30, 50), (0, 20))
-    );
+    assert_eq!((writes(only_1h, 50), writes(only_1h, 80)), ((0, 50), (0, 80)));
+    assert_eq!((writes(both, 60), writes(both, 80), writes(both, 20)), ((10, 50), (30, 50), (0, 20)));
 }
 
 const MESSAGE: &str = r#"{"id":"msg_01","type":"message","role":"assistant","model":"claude-sonnet-4-5-20250929","content":[
@@ -322,27 +249,16 @@ fn a_json_answer_is_read_at_its_end() {
 
 #[test]
 fn a_json_answer_without_usage_says_how_much_text_it_had() {
-    let reading = read(
-        JSON,
-        r#"{"type":"message","model":"m","content":[{"type":"text","text":"12345"}],"usage":null}"#,
-    );
-    assert_eq!(
-        (reading.source, reading.complete, reading.text_bytes),
-        (Source::None, true, 5)
-    );
+    let reading =
+        read(JSON, r#"{"type":"message","model":"m","content":[{"type":"text","text":"12345"}],"usage":null}"#);
+    assert_eq!((reading.source, reading.complete, reading.text_bytes), (Source::None, true, 5));
     assert_eq!(reading.billable(), tokens(0, 2));
 }
 
 #[test]
 fn an_error_body_gives_its_type_and_a_broken_body_nothing() {
-    let reading = read(
-        JSON,
-        r#"{"type":"error","error":{"type":"rate_limit_error","message":"x"}}"#,
-    );
-    assert_eq!(
-        (reading.error_type.as_deref(), reading.complete),
-        (Some("rate_limit_error"), true)
-    );
+    let reading = read(JSON, r#"{"type":"error","error":{"type":"rate_limit_error","message":"x"}}"#);
+    assert_eq!((reading.error_type.as_deref(), reading.complete), (Some("rate_limit_error"), true));
     for body in ["", "<html>", &MESSAGE[..MESSAGE.len() - 1], "[]", "null"] {
         assert_eq!(read(JSON, body), Reading::default(), "{body}");
     }
@@ -383,20 +299,10 @@ fn an_encoded_answer_reads_like_the_plain_one() {
         }
     }
     for (encoding, encoded) in encodings(MESSAGE.as_bytes()) {
-        assert_eq!(
-            read_chunks(JSON, Some(encoding), encoded.chunks(7)),
-            read(JSON, MESSAGE),
-            "{encoding}"
-        );
+        assert_eq!(read_chunks(JSON, Some(encoding), encoded.chunks(7)), read(JSON, MESSAGE), "{encoding}");
     }
-    assert_eq!(
-        read_chunks(SSE, Some(" GZIP "), [&*encodings(TEXT.as_bytes())[0].1]),
-        stream(TEXT)
-    );
-    assert_eq!(
-        read_chunks(SSE, Some("identity"), [TEXT.as_bytes()]),
-        stream(TEXT)
-    );
+    assert_eq!(read_chunks(SSE, Some(" GZIP "), [&*encodings(TEXT.as_bytes())[0].1]), stream(TEXT));
+    assert_eq!(read_chunks(SSE, Some("identity"), [TEXT.as_bytes()]), stream(TEXT));
 }
 
 #[test]
@@ -415,11 +321,7 @@ fn what_an_encoded_stream_has_flushed_is_known_at_once() {
 #[test]
 fn nothing_is_read_from_an_encoding_that_is_not_understood() {
     for encoding in ["compress", "gzip, br", "aws-chunked", "gzip"] {
-        assert_eq!(
-            read_chunks(SSE, Some(encoding), [TEXT.as_bytes()]),
-            Reading::default(),
-            "{encoding}"
-        );
+        assert_eq!(read_chunks(SSE, Some(encoding), [TEXT.as_bytes()]), Reading::default(), "{encoding}");
     }
 }
 
@@ -430,15 +332,29 @@ fn damaged_data_keeps_what_was_heard_and_never_panics() {
             let mut damaged = encoded.clone();
             damaged[at] ^= 0x55;
             let reading = read_chunks(SSE, Some(encoding), damaged.chunks(50));
-            assert!(
-                reading.usage.output_tokens <= counts::MOST,
-                "{encoding} {at}"
-            );
+            assert!(reading.usage.output_tokens <= counts::MOST, "{encoding} {at}");
             let cut = read_chunks(SSE, Some(encoding), [&encoded[..at]]);
-            assert!(matches!(
-                cut.source,
-                Source::None | Source::Start | Source::Final
-            ));
+            assert!(matches!(cut.source, Source::None | Source::Start | Source::Final));
         }
+    }
+}
+
+#[test]
+fn a_delta_written_in_another_order_counts_the_same() {
+    for delta in [
+        r#"{"type":"content_block_delta","index":12,"delta":{"type":"text_delta","text":"abc"}}"#,
+        r#"{"type":"content_block_delta","index":0, "delta":{"text":"abc","type":"text_delta"}}"#,
+        r#"{"delta":{"thinking":"abc"},"index":0,"type":"content_block_delta"}"#,
+        r#"{"type":"content_block_delta","index":-1,"delta":{"partial_json":"abc"}}"#,
+    ] {
+        assert_eq!(stream(&format!("data: {delta}\n\n")).text_bytes, 3, "{delta}");
+    }
+    for delta in [
+        r#"{"type":"content_block_delta","index":0,"delta":{"text":"abc"#,
+        r#"{"type":"content_block_delta","index":0,"delta":{"text":3}}"#,
+        r#"{"type":"content_block_delta","index":0,"delta":"text"}"#,
+        r#"{"type":"content_block_delta","index":0}"#,
+    ] {
+        assert_eq!(stream(&format!("data: {delta}\n\n")).text_bytes, 0, "{delta}");
     }
 }

@@ -34,7 +34,7 @@ async fn poll(grants: &DeviceGrants, device_code: &str, now: Timestamp) -> &'sta
         Poll::Pending => "pending",
         Poll::SlowDown => "slow_down",
         Poll::Denied => "denied",
-        Poll::Approved(approved) if approved.content == "content" => "approved",
+        Poll::Approved(content) if content == "content" => "approved",
         Poll::Approved(_) => "approved with something else",
         Poll::Gone => "gone",
     }

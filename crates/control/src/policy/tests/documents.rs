@@ -20,11 +20,15 @@ fn over(base: &Value, policy: &Value) -> Value {
 #[test]
 fn every_kind_of_merge() {
     let (base, policies): (Value, Vec<(String, Value)>) = serde_json::from_str(include_str!("merge.json")).unwrap();
-    let told = policies.iter().map(|(kind, policy)| {
-        let merged = serde_json::to_string_pretty(&over(&base, policy)).unwrap();
-        format!("{kind}\n{policy}\n=> {merged}\n")
-    });
-    insta::assert_snapshot!(told.collect::<Vec<_>>().join("\n"));
+    let mut told = String::new();
+    for (kind, policy) in &policies {
+        let merged = over(&base, policy);
+        told.push_str(&format!("# {kind}\n"));
+        for (key, own) in policy.as_object().unwrap() {
+            told.push_str(&format!("{key}\n  base   {}\n  policy {own}\n  served {}\n", base[key], merged[key]));
+        }
+    }
+    insta::assert_snapshot!(told);
 }
 
 #[test]

@@ -23,13 +23,13 @@ fn policies_that_say_what_they_mean_raise_no_warning() {
 #[test]
 fn a_catch_all_above_other_policies_is_named() {
     let early = json!([{"match": {"groups": ["a"]}}, {"match": {}}, {"match": {"groups": ["b"]}}]);
-    insta::assert_snapshot!(warnings(&early).join("\n"), @"");
+    insta::assert_snapshot!(warnings(&early).join("\n"), @"managed.policies[1].match: matches everyone, so the policies below it are never chosen; move it to the end");
 }
 
 #[test]
 fn a_policy_that_nobody_can_meet_is_named() {
-    insta::assert_snapshot!(warnings(&json!([{"match": {"groups": []}}])).join("\n"), @"");
-    insta::assert_snapshot!(warnings(&json!([])).join("\n"), @"");
+    insta::assert_snapshot!(warnings(&json!([{"match": {"groups": []}}])).join("\n"), @"managed.policies[0].match: holds an empty list, so this policy is never chosen");
+    insta::assert_snapshot!(warnings(&json!([])).join("\n"), @"managed.policies: holds no policy, so nobody receives settings; add one with `match: {}`");
 }
 
 #[test]
@@ -39,7 +39,11 @@ fn a_list_without_the_clients_default_model_is_named() {
         {"match": {"groups": ["b"]}, "cli": {"availableModels": []}},
         {"match": {"groups": ["c"]}, "cli": {"availableModels": ["haiku"], "enforceAvailableModels": false}},
     ]);
-    insta::assert_snapshot!(warnings(&lists).join("\n"), @"");
+    insta::assert_snapshot!(warnings(&lists).join("\n"), @r"
+    managed.policies[0].cli.availableModels: leaves out claude-opus-4-6, which a client asks for until its user chooses a model; set `model` or `enforceAvailableModels: true` beside it
+    managed.policies[1].cli.availableModels: is empty, so every request is refused; leave the key out to allow every model
+    managed.policies[2].cli.availableModels: leaves out claude-opus-4-6, which a client asks for until its user chooses a model; set `model` or `enforceAvailableModels: true` beside it
+    ");
 }
 
 #[test]
@@ -49,5 +53,5 @@ fn keys_of_the_base_that_a_replaced_object_drops_are_named() {
         {"match": {"groups": ["b"]}, "cli": {"sandbox": {"enabled": false, "network": {"allowedDomains": []}}}},
         {"match": {}, "cli": {"sandbox": {"enabled": true, "network": {"allowedDomains": ["a.com"]}}}},
     ]);
-    insta::assert_snapshot!(warnings(&replaced).join("\n"), @"");
+    insta::assert_snapshot!(warnings(&replaced).join("\n"), @"managed.policies[0].cli.sandbox: replaces the base's `sandbox` whole and so drops `enabled`, `network.allowedDomains`; repeat here what should stay");
 }

@@ -36,9 +36,7 @@ impl IntoResponse for Error {
                 let message = "missing or invalid admin credentials".to_owned();
                 (StatusCode::UNAUTHORIZED, ErrorType::Authentication, message)
             }
-            Self::ReadOnly => {
-                (StatusCode::FORBIDDEN, ErrorType::Permission, "requires write:spend_limits".to_owned())
-            }
+            Self::ReadOnly => (StatusCode::FORBIDDEN, ErrorType::Permission, "requires write:spend_limits".to_owned()),
             Self::NotFound => (StatusCode::NOT_FOUND, ErrorType::NotFound, "not found".to_owned()),
             Self::Invalid(message) => (StatusCode::BAD_REQUEST, ErrorType::InvalidRequest, message),
             Self::Store(error) => {

@@ -1,7 +1,9 @@
 //! `/managed/settings`: the caller's settings document (contract A9). Which document is policy's decision.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use control::audit::{AuditLog, Event};
@@ -46,7 +48,7 @@ pub(super) async fn serve(
     );
     let tag = [(ETAG, served.etag.as_str())];
     if has_current(&request, &served.etag) {
-        return (StatusCode::NOT_MODIFIED, common(), tag).into_response();
+        return (StatusCode::NOT_MODIFIED, common(), tag, no_body()).into_response();
     }
     let json = [(CONTENT_TYPE, "application/json;charset=utf-8")];
     (common(), json, tag, served.body.clone()).into_response()
@@ -55,6 +57,11 @@ pub(super) async fn serve(
 /// On every answer: the document depends on the user agent, and clients compare versions.
 fn common() -> [(HeaderName, &'static str); 2] {
     [(VARY, "User-Agent"), (VERSION, env!("CARGO_PKG_VERSION"))]
+}
+
+/// Nothing, of unstated length: `content-length: 0` would claim that a 200 has no body either (RFC 9110 section 8.6).
+fn no_body() -> Body {
+    Body::from_stream(futures_util::stream::empty::<Result<Bytes, Infallible>>())
 }
 
 fn absent(why: &'static str) -> Response {

@@ -1,0 +1,134 @@
+//! `access_control`, `limits` and `rate_limits`: who gets in, and how much at once.
+
+use std::time::Duration;
+
+use control::limit::RateLimit;
+use ipnet::IpNet;
+
+use super::listen::read_networks;
+use super::read::{Field, Mapping};
+use super::reference::{Section, key, later};
+
+/// The `access_control:` section.
+#[derive(Debug, Clone, Default)]
+pub struct AccessControl {
+    /// `allow_cidrs`; empty: everyone.
+    pub allow: Vec<IpNet>,
+    /// `deny_cidrs`, which win.
+    pub deny: Vec<IpNet>,
+}
+
+/// The `limits:` section.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Largest request body in bytes.
+    pub max_request_bytes: u64,
+    /// Largest request head in bytes; `None`: as large as the server reads.
+    pub max_request_header_bytes: Option<u64>,
+    /// Longest request target in bytes; `None`: as long as the server reads.
+    pub max_url_length: Option<u64>,
+}
+
+/// The `rate_limits:` section: each for one client address.
+#[derive(Debug, Clone, Copy)]
+pub struct RateLimits {
+    /// `POST /oauth/device_authorization`.
+    pub device_authorization: RateLimit,
+    /// `POST /device` and `POST /device/deny`.
+    pub device_verify: RateLimit,
+}
+
+pub(super) const ACCESS_CONTROL: Section = Section {
+    path: "access_control",
+    about: "Client addresses that get in, judged after `listen.trusted_proxies`.",
+    keys: &[
+        key("allow_cidrs", "list of addresses and networks", "[]", "Only these get in, save to the health checks."),
+        key("deny_cidrs", "list of addresses and networks", "[]", "These never get in, whatever `allow_cidrs` says."),
+    ],
+    later: &[],
+};
+
+pub(super) const LIMITS: Section = Section {
+    path: "limits",
+    about: "Largest requests.",
+    keys: &[
+        key("max_request_bytes", "whole number above 0", "33554432", "Largest body; a larger one gets 413."),
+        key("max_request_header_bytes", "whole number above 0", "", "Largest head; a larger one gets 431."),
+        key(
+            "max_url_length",
+            "whole number above 0",
+            "",
+            "Longest URL; a longer one gets 414. The identity provider's redirect back needs about 1000.",
+        ),
+    ],
+    later: &[
+        later("max_concurrent_requests", "most requests at once"),
+        later("max_concurrent_per_user", "most requests of one person at once"),
+    ],
+};
+
+pub(super) const RATE_LIMITS: Section = Section {
+    path: "rate_limits",
+    about: "How often one client address may ask, counted over all replicas.",
+    keys: &[
+        key("device_authorization", "mapping", "30 in 600 s", "Sign-ins started."),
+        key("device_verify", "mapping", "10 in 600 s", "Codes submitted."),
+    ],
+    later: &[later("refresh", "refreshes of one session"), later("admin_auth", "failed admin keys from one address")],
+};
+
+pub(super) const RATE_LIMIT: Section = Section {
+    path: "rate_limits.device_authorization, rate_limits.device_verify",
+    about: "A window begins with its first hit.",
+    keys: &[
+        key("max", "whole number above 0", "as above", "Hits in a window."),
+        key("window_seconds", "whole number above 0", "600", "Length of a window."),
+    ],
+    later: &[],
+};
+
+const DEFAULT_BODY: u64 = 32 << 20;
+
+pub(super) fn read_access_control(field: &Field<'_>) -> Option<AccessControl> {
+    let access = field.mapping(&ACCESS_CONTROL)?;
+    let allow = access.or("allow_cidrs", Vec::new(), read_networks);
+    let deny = access.or("deny_cidrs", Vec::new(), read_networks);
+    Some(AccessControl { allow: allow?, deny: deny? })
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_request_bytes: DEFAULT_BODY, max_request_header_bytes: None, max_url_length: None }
+    }
+}
+
+pub(super) fn read_limits(field: &Field<'_>) -> Option<Limits> {
+    let limits = field.mapping(&LIMITS)?;
+    let bytes = |field: &Field<'_>| field.whole(1..=u64::MAX);
+    let body = limits.or("max_request_bytes", DEFAULT_BODY, bytes);
+    let head = limits.maybe("max_request_header_bytes", bytes);
+    let url = limits.maybe("max_url_length", bytes);
+    Some(Limits { max_request_bytes: body?, max_request_header_bytes: head?, max_url_length: url? })
+}
+
+impl Default for RateLimits {
+    fn default() -> Self {
+        let window = Duration::from_secs(600);
+        Self { device_authorization: RateLimit { max: 30, window }, device_verify: RateLimit { max: 10, window } }
+    }
+}
+
+pub(super) fn read_rate_limits(field: &Field<'_>) -> Option<RateLimits> {
+    let limits = field.mapping(&RATE_LIMITS)?;
+    let default = RateLimits::default();
+    let read = |key, default| limits.or(key, default, |field| read_rate_limit(&field.mapping(&RATE_LIMIT)?, default));
+    let device_authorization = read("device_authorization", default.device_authorization);
+    let device_verify = read("device_verify", default.device_verify);
+    Some(RateLimits { device_authorization: device_authorization?, device_verify: device_verify? })
+}
+
+fn read_rate_limit(limit: &Mapping<'_>, default: RateLimit) -> Option<RateLimit> {
+    let max = limit.or("max", u64::from(default.max), |field| field.whole(1..=u64::from(u32::MAX)));
+    let window = limit.or("window_seconds", default.window.as_secs(), |field| field.whole(1..=u64::from(u32::MAX)));
+    Some(RateLimit { max: u32::try_from(max?).ok()?, window: Duration::from_secs(window?) })
+}

@@ -1,0 +1,195 @@
+//! The reference: every key of `gateway.yaml` as data, and the page of documentation made of it.
+//!
+//! Readers check keys against these tables and the page is printed from them, so neither can know a key that the other
+//! does not.
+
+use std::fmt::Write;
+
+use super::{access, admin, listen, managed, models, oidc, root, session, store, telemetry, upstreams};
+
+/// A mapping of the file and the keys it may hold.
+#[derive(Debug)]
+pub(super) struct Section {
+    /// Where it stands: `listen.tls`, `upstreams[]`.
+    pub(super) path: &'static str,
+    /// What it is for.
+    pub(super) about: &'static str,
+    /// The keys that are built.
+    pub(super) keys: &'static [Key],
+    /// The keys that are known and not built yet.
+    pub(super) later: &'static [Later],
+}
+
+/// A key that is built.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    /// Type and rule.
+    pub(super) form: &'static str,
+    /// `required`, or what stands when the key is left out.
+    pub(super) default: &'static str,
+    pub(super) meaning: &'static str,
+}
+
+/// A key, or a value, that the reference server or a later version of this one understands.
+#[derive(Debug)]
+pub(super) struct Later {
+    pub(super) name: &'static str,
+    /// What it is for, in a short clause.
+    pub(super) purpose: &'static str,
+}
+
+impl Later {
+    /// What a file that uses it is told.
+    pub(super) fn refusal(&self) -> String {
+        format!("not supported by this version of Tollgate ({})", self.purpose)
+    }
+}
+
+/// Shorthand for tables.
+pub(super) const fn key(name: &'static str, form: &'static str, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, form, default, meaning }
+}
+
+/// Shorthand for tables.
+pub(super) const fn later(name: &'static str, purpose: &'static str) -> Later {
+    Later { name, purpose }
+}
+
+/// Every section, in the order of the page.
+pub(super) const SECTIONS: &[&Section] = &[
+    &root::SECTION,
+    &listen::SECTION,
+    &listen::TLS,
+    &oidc::SECTION,
+    &session::SECTION,
+    &store::SECTION,
+    &upstreams::SECTION,
+    &upstreams::AUTH,
+    &models::SECTION,
+    &managed::SECTION,
+    &managed::POLICY,
+    &managed::MATCH,
+    &admin::SECTION,
+    &admin::KEY,
+    &admin::ENFORCEMENT,
+    &admin::PRICING,
+    &admin::OVERRIDE,
+    &telemetry::SECTION,
+    &telemetry::DESTINATION,
+    &access::ACCESS_CONTROL,
+    &access::LIMITS,
+    &access::RATE_LIMITS,
+    &access::RATE_LIMIT,
+    &upstreams::TIMEOUTS,
+];
+
+const OPENING: &str = "\
+<!-- Generated from the tables in crates/tollgate/src/config. A test fails when this page and the tables differ;
+     run it with UPDATE_DOCS=1 to write the page anew. -->
+# Configuration
+
+Tollgate reads one YAML file, named by `--config`. `tollgate check --config FILE` says everything that is wrong with it,
+each problem with its field, its line and what to write instead; `tollgate serve` refuses to start on the same problems.
+A key that is not listed here is refused, and so is a key written twice.
+
+**References.** `${VAR}` anywhere in a value is replaced by that environment variable, which must be set.
+`${file:/absolute/path}` as the whole value is replaced by the content of that file, without the white space around it.
+Both are filled in after the file was parsed, so what they hold is always text. Write secrets this way, not into the file.
+
+**Limits.** The file may be 1 MiB large and 64 levels deep. Anchors, aliases and merge keys (`<<`) work as in YAML.
+";
+
+const ENVIRONMENT: &str = "
+## Environment
+
+| Variable | Default | Meaning |
+|---|---|---|
+| `CLAUDE_GATEWAY_LOG_LEVEL` | `info` | `debug`, `info`, `warn` or `error`; audit lines are not affected |
+| `CLAUDE_GATEWAY_ALLOW_LOOPBACK` | | `1` allows connections to loopback addresses, for tests on one machine |
+| `CLAUDE_GATEWAY_DRAIN_TIMEOUT_MS` | `25000` | how long open requests may take to finish after SIGTERM |
+| `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` | | the forward proxy of upstream connections, in either letter case |
+";
+
+const LATER: &str = "
+## Known, and not supported by this version
+
+A file that uses one of these is refused with its name, so that nothing is silently left undone.
+
+| Key | What it is for |
+|---|---|
+";
+
+/// `docs/configuration.md`.
+#[must_use]
+pub fn markdown() -> String {
+    let mut page = OPENING.to_owned();
+    for section in SECTIONS {
+        // Writing to a `String` cannot fail.
+        let _ = print_section(&mut page, section);
+    }
+    page.push_str(ENVIRONMENT);
+    page.push_str(LATER);
+    for section in SECTIONS {
+        for later in section.later {
+            let dot = if section.path.is_empty() { "" } else { "." };
+            let _ = writeln!(page, "| `{}{dot}{}` | {} |", section.path, later.name, later.purpose);
+        }
+    }
+    for (name, purpose) in OTHER_FORMS {
+        let _ = writeln!(page, "| {name} | {purpose} |");
+    }
+    page
+}
+
+/// What is known and not built without being a key of its own.
+const OTHER_FORMS: &[(&str, &str)] = &[
+    ("`oidc` as a list", oidc::LIST.purpose),
+    ("`upstreams[].provider` other than `anthropic`", "Claude on Amazon, Google and Microsoft clouds"),
+];
+
+fn print_section(page: &mut String, section: &Section) -> std::fmt::Result {
+    match section.path {
+        "" => writeln!(page, "\n## The file\n\n{}\n", section.about)?,
+        path => writeln!(page, "\n## `{path}`\n\n{}\n", section.about)?,
+    }
+    writeln!(page, "| Key | Type and rule | Default | Meaning |\n|---|---|---|---|")?;
+    for key in section.keys {
+        let default = match key.default {
+            "" | "required" => key.default.to_owned(),
+            default => format!("`{default}`"),
+        };
+        writeln!(page, "| `{}` | {} | {default} | {} |", key.name, key.form, key.meaning)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::path::Path;
+
+    use super::{SECTIONS, markdown};
+
+    #[test]
+    fn the_page_in_the_docs_is_the_one_the_tables_make() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+        if option_env!("UPDATE_DOCS").is_some() {
+            std::fs::write(&file, markdown()).unwrap();
+        }
+        let written = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(written == markdown(), "docs/configuration.md is stale: run this test with UPDATE_DOCS=1");
+    }
+
+    #[test]
+    fn no_key_is_listed_twice_in_its_section() {
+        for section in SECTIONS {
+            let mut names: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
+            names.extend(section.later.iter().map(|later| later.name));
+            names.sort_unstable();
+            let count = names.len();
+            names.dedup();
+            assert_eq!(names.len(), count, "{}", section.path);
+        }
+    }
+}

@@ -1,0 +1,602 @@
+//! The promises of the ledger, on both databases: a cap holds under concurrency and across replicas, and every request
+//! is settled exactly once, also when its replica dies or the database goes away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use control::clock::{Clock, SystemClock, TestClock};
+use control::identity::Principal;
+use control::identity::admin_key::{AdminKey, AdminKeys, WriteAccess};
+use control::policy::{Config as PolicyConfig, Policies};
+use control::spend::ledger::Writer;
+use control::spend::report::{Order, Whose};
+use control::spend::{
+    Admission, Caps, Config, GroupMode, Ledger, Money, Period, Prices, Pricing, Refusal, Report, Reservation, Scope,
+    Settlement,
+};
+use control::store::{Config as StoreConfig, PostgresConfig, Store};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use wire::catalog::Catalog;
+use wire::usage::Usage;
+
+use crate::support::database::{self, Database, PostgresServer, on_both_databases};
+
+const MODEL: &str = "claude-sonnet-4-6";
+/// A thousand input tokens and two hundred output tokens of [`MODEL`]: $0.003 and $0.003.
+const USED: Usage = Usage {
+    input_tokens: 1_000,
+    output_tokens: 200,
+    cache_read_input_tokens: 0,
+    cache_creation_5m_tokens: 0,
+    cache_creation_1h_tokens: 0,
+    web_search_requests: 0,
+    fast: false,
+};
+const COST: Money = Money::from_nano(6_000_000);
+
+on_both_databases!(
+    a_cap_lets_no_more_through_than_itself_and_one_request,
+    a_request_that_does_not_fit_beside_others_waits_for_them_to_settle,
+    a_request_that_waited_too_long_is_told_to_come_back,
+    every_request_is_counted_once_however_it_ends,
+    a_reservation_that_was_forgotten_is_charged_at_its_estimate,
+    an_answer_that_costs_more_than_was_set_aside_takes_the_room_of_others,
+    what_a_dead_process_left_is_charged_at_its_estimate_and_the_late_truth_replaces_it_once,
+    an_entry_that_the_database_refuses_does_not_hold_up_the_others,
+    a_changed_cap_counts_for_the_next_request,
+    a_blocked_caller_is_known_before_its_body_is_read,
+    spend_is_reported_per_principal_and_pages_go_on_where_they_ended,
+    caps_are_listed_in_the_order_of_their_creation,
+);
+
+#[derive(Clone)]
+struct House {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    caps: Caps,
+    ledger: Ledger,
+    policies: Arc<Policies>,
+}
+
+struct Running {
+    house: House,
+    writer: JoinHandle<()>,
+    stop: CancellationToken,
+    /// Keeps a database file until the end.
+    _database: Option<database::Store>,
+}
+
+impl Running {
+    /// Ends as the process does: everything entered is written.
+    async fn end(self) {
+        self.stop.cancel();
+        self.writer.await.unwrap();
+    }
+
+    /// Ends as a killed process does.
+    async fn kill(self) -> Option<database::Store> {
+        self.writer.abort();
+        assert!(self.writer.await.unwrap_err().is_cancelled());
+        self._database
+    }
+}
+
+fn store_config(database: &database::Store) -> StoreConfig {
+    match database {
+        database::Store::Sqlite(_) => StoreConfig::Sqlite { path: database.sqlite_path().unwrap() },
+        database::Store::Postgres(url) => postgres(url),
+    }
+}
+
+fn postgres(url: &str) -> StoreConfig {
+    StoreConfig::Postgres(PostgresConfig {
+        url: url.to_owned().into(),
+        username: None,
+        password: None,
+        max_connections: 5,
+        connect_timeout: Duration::from_secs(5),
+    })
+}
+
+fn config(wait: Duration) -> Config {
+    Config { group_mode: GroupMode::Min, blocked_message: None, fail_closed: false, wait }
+}
+
+async fn open(store: &StoreConfig, clock: Arc<dyn Clock>, config: &Config) -> (House, Writer) {
+    let store = Store::open(store).await.unwrap();
+    let caps = Caps::load(store.clone(), Arc::clone(&clock), config.group_mode).await.unwrap();
+    let prices = Prices::new(Pricing::default());
+    let (ledger, writer) = Ledger::new(store.clone(), Arc::clone(&clock), caps.clone(), prices, config);
+    let catalog = Arc::new(Catalog::new(Vec::new(), true).unwrap());
+    let (policies, _) = Policies::compile(PolicyConfig::default(), catalog);
+    (House { store, clock, caps, ledger, policies: Arc::new(policies) }, writer)
+}
+
+async fn start(database: Database, wait: Duration) -> Running {
+    let database = database.fresh().await;
+    let store = store_config(&database);
+    run(&store, Some(database), Arc::new(SystemClock), &config(wait)).await
+}
+
+async fn run(
+    store: &StoreConfig,
+    database: Option<database::Store>,
+    clock: Arc<dyn Clock>,
+    config: &Config,
+) -> Running {
+    let (house, writer) = open(store, clock, config).await;
+    let stop = CancellationToken::new();
+    let writer = tokio::spawn(writer.run(stop.clone()));
+    Running { house, writer, stop, _database: database }
+}
+
+fn principal(sub: &str) -> Arc<Principal> {
+    Arc::new(Principal {
+        sub: sub.to_owned(),
+        email: Some(format!("{sub}@example.com")),
+        name: None,
+        groups: vec!["eng".to_owned()],
+        session: None,
+        billing_group_tag: None,
+    })
+}
+
+fn admin() -> WriteAccess {
+    let key = AdminKey { id: "tests".to_owned(), key: "k".repeat(32).into() };
+    let keys = AdminKeys { write: vec![key], read: Vec::new() };
+    keys.find(&"k".repeat(32)).unwrap().write_access().unwrap()
+}
+
+impl House {
+    async fn cap(&self, scope: Scope, period: Period, cents: i64) {
+        self.caps.set(&admin(), &scope, period, Some(cents)).await.unwrap();
+    }
+
+    fn admission(who: &Arc<Principal>) -> Admission {
+        Admission {
+            id: Uuid::new_v4(),
+            principal: Arc::clone(who),
+            // Bounds what is used, prices of the dearest kind included.
+            body_bytes: 1_000,
+            max_tokens: Some(200),
+            upstreams: vec!["anthropic".to_owned()],
+            session_id: Some("s-1".to_owned()),
+        }
+    }
+
+    async fn reserve(&self, who: &Arc<Principal>) -> Result<Reservation, Refusal> {
+        self.reserve_as(who, Self::admission(who)).await
+    }
+
+    async fn reserve_as(&self, who: &Arc<Principal>, admission: Admission) -> Result<Reservation, Refusal> {
+        let permit = self.policies.permit(who, MODEL).unwrap();
+        self.ledger.reserve(&permit, admission).await
+    }
+
+    /// `(settled, reserved)` of a principal this month.
+    async fn balance(&self, sub: &str) -> (i64, i64) {
+        let sql = "SELECT settled, reserved FROM account WHERE id = $1 AND period = $2";
+        let (account, month) = (format!("user:{sub}"), Period::Monthly.key(self.clock.now()));
+        let row = self.store.fetch_optional(sql, &[(&account).into(), (&month).into()]).await.unwrap();
+        row.map_or((0, 0), |row| (row.int(0).unwrap(), row.int(1).unwrap()))
+    }
+
+    async fn number(&self, sql: &str) -> i64 {
+        self.store.fetch_optional(sql, &[]).await.unwrap().unwrap().int(0).unwrap()
+    }
+
+    /// Counters equal the sum of the rows they count, in every period.
+    async fn verify(&self) {
+        let wrong = "SELECT COUNT(*) FROM account AS a WHERE a.settled <>
+                (SELECT COALESCE(SUM(u.charge), 0) FROM usage AS u
+                 WHERE u.account = a.id AND a.period IN (u.day, u.week, u.month))
+             OR a.reserved <> (SELECT COALESCE(SUM(r.amount), 0) FROM reservation AS r
+                 WHERE r.account = a.id AND a.period IN (r.day, r.week, r.month))";
+        assert_eq!(self.number(wrong).await, 0, "a counter differs from its rows");
+    }
+}
+
+fn settlement(usage: Usage) -> Settlement {
+    Settlement { upstream: "anthropic".to_owned(), usage, estimated: false, status: 200, ms: 12, ttfb_ms: Some(5) }
+}
+
+/// Fifty at once against two cents, each $0.006 and bounded by more: three fit, a fourth may pass the cap by what it
+/// costs, and nobody else gets through.
+async fn a_cap_lets_no_more_through_than_itself_and_one_request(database: Database) {
+    let running = start(database, Duration::from_secs(30)).await;
+    let house = &running.house;
+    house.cap(Scope::Organization, Period::Daily, 2).await;
+    let alice = principal("alice");
+    let tasks = (0..50).map(|_| {
+        let (house, alice) = (house.clone(), Arc::clone(&alice));
+        tokio::spawn(async move {
+            let reservation = house.reserve(&alice).await?;
+            // In flight for a while: the others must not fit beside it for that reason alone.
+            tokio::task::yield_now().await;
+            Ok::<_, Refusal>(reservation.settle(settlement(USED)))
+        })
+    });
+    let mut through = 0;
+    for task in tasks.collect::<Vec<_>>() {
+        match task.await.unwrap() {
+            Ok(charge) => {
+                assert_eq!(charge, COST);
+                through += 1;
+            }
+            Err(Refusal::Over(standing)) => assert_eq!(standing.cap.cents, 2),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(through, 4, "two cents and at most one request of $0.006");
+    house.ledger.flush().await;
+    assert_eq!(house.balance("alice").await, (4 * COST.nano(), 0));
+    house.verify().await;
+    running.end().await;
+}
+
+async fn a_request_that_does_not_fit_beside_others_waits_for_them_to_settle(database: Database) {
+    let running = start(database, Duration::from_secs(30)).await;
+    let house = &running.house;
+    house.cap(Scope::User("alice".to_owned()), Period::Monthly, 1).await;
+    let alice = principal("alice");
+    let first = house.reserve(&alice).await.unwrap();
+    let mut second = Box::pin(house.reserve(&alice));
+    let early = tokio::select! {
+        biased;
+        answer = &mut second => Some(answer.is_ok()),
+        () = house.ledger.flush() => None,
+    };
+    assert_eq!(early, None, "it does not fit beside the first");
+    first.release(502, 1);
+    second.await.unwrap().release(502, 1);
+    running.end().await;
+}
+
+async fn a_request_that_waited_too_long_is_told_to_come_back(database: Database) {
+    let running = start(database, Duration::ZERO).await;
+    let house = &running.house;
+    house.cap(Scope::User("alice".to_owned()), Period::Monthly, 1).await;
+    let alice = principal("alice");
+    let first = house.reserve(&alice).await.unwrap();
+    let refusal = house.reserve(&alice).await.unwrap_err();
+    assert!(matches!(refusal, Refusal::InFlight { .. }), "{refusal:?}");
+    first.release(502, 1);
+    house.reserve(&alice).await.unwrap().release(502, 1);
+    running.end().await;
+}
+
+async fn every_request_is_counted_once_however_it_ends(database: Database) {
+    let running = start(database, Duration::from_secs(30)).await;
+    let house = &running.house;
+    house.cap(Scope::User("capped".to_owned()), Period::Weekly, 100_000).await;
+    let tasks = (0..120).map(|turn| {
+        let house = house.clone();
+        tokio::spawn(async move {
+            let who = principal(if turn % 2 == 0 { "capped" } else { "free" });
+            let mut reservation = house.reserve(&who).await.unwrap();
+            match turn % 6 {
+                0 | 1 => drop(reservation.settle(settlement(USED))),
+                2 | 3 => reservation.release(503, 3),
+                _ => {
+                    let many = Usage { output_tokens: 50_000, ..USED };
+                    reservation.grow("anthropic", &many);
+                    reservation.settle(Settlement { estimated: true, ..settlement(many) });
+                }
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    house.ledger.flush().await;
+    let each = 20 * COST.nano() + 20 * (3_000_000 + 50_000 * 15_000);
+    assert_eq!(house.balance("capped").await, (each, 0));
+    assert_eq!(house.balance("free").await, (each, 0));
+    assert_eq!(house.number("SELECT COUNT(*) FROM usage").await, 120);
+    assert_eq!(house.number("SELECT COUNT(*) FROM usage WHERE estimated = 1").await, 40);
+    house.verify().await;
+    running.end().await;
+}
+
+async fn a_reservation_that_was_forgotten_is_charged_at_its_estimate(database: Database) {
+    let running = start(database, Duration::ZERO).await;
+    let house = &running.house;
+    house.cap(Scope::User("alice".to_owned()), Period::Monthly, 100).await;
+    drop(house.reserve(&principal("alice")).await.unwrap());
+    house.ledger.flush().await;
+    let (settled, reserved) = house.balance("alice").await;
+    assert!(settled >= COST.nano(), "{settled}");
+    assert_eq!(reserved, 0);
+    house.verify().await;
+    running.end().await;
+}
+
+async fn an_answer_that_costs_more_than_was_set_aside_takes_the_room_of_others(database: Database) {
+    let running = start(database, Duration::ZERO).await;
+    let house = &running.house;
+    house.cap(Scope::User("alice".to_owned()), Period::Monthly, 10).await;
+    let alice = principal("alice");
+    let mut first = house.reserve(&alice).await.unwrap();
+    house.reserve(&alice).await.expect("there is room for two").release(502, 1);
+    first.grow("anthropic", &Usage { output_tokens: 6_000, ..USED });
+    house.ledger.flush().await;
+    let refusal = house.reserve(&alice).await.unwrap_err();
+    assert!(matches!(refusal, Refusal::InFlight { .. }), "{refusal:?}");
+    first.settle(settlement(USED));
+    house.ledger.flush().await;
+    house.verify().await;
+    running.end().await;
+}
+
+async fn what_a_dead_process_left_is_charged_at_its_estimate_and_the_late_truth_replaces_it_once(database: Database) {
+    let database = database.fresh().await;
+    let store = store_config(&database);
+    let clock = Arc::new(TestClock::at("2026-11-22T12:00:00Z".parse().unwrap()));
+    let config = config(Duration::ZERO);
+    let dead = run(&store, Some(database), clock.clone(), &config).await;
+    dead.house.cap(Scope::User("alice".to_owned()), Period::Monthly, 100).await;
+    let alice = principal("alice");
+    let admission = House::admission(&alice);
+    let id = admission.id;
+    let left = dead.house.reserve_as(&alice, admission).await.unwrap();
+    let (_, reserved) = dead.house.balance("alice").await;
+    assert!(reserved > COST.nano());
+    let embedded = dead.house.store.is_embedded();
+    let database = dead.kill().await;
+    // Its settlement can reach no writer any more.
+    drop(left);
+
+    if !embedded {
+        clock.advance(Duration::from_secs(61));
+    }
+    let running = run(&store, database, clock.clone(), &config).await;
+    let house = &running.house;
+    // The first upkeep comes before the first entry.
+    house.ledger.flush().await;
+    assert_eq!(house.balance("alice").await, (reserved, 0));
+    assert_eq!(house.number("SELECT COUNT(*) FROM usage WHERE estimated = 1").await, 1);
+
+    for _ in 0..2 {
+        let late = house.reserve_as(&alice, Admission { id, ..House::admission(&alice) }).await.unwrap();
+        late.settle(settlement(USED));
+        house.ledger.flush().await;
+        assert_eq!(house.balance("alice").await, (COST.nano(), 0));
+    }
+    assert_eq!(house.number("SELECT COUNT(*) FROM usage WHERE estimated = 1").await, 0);
+    house.verify().await;
+    running.end().await;
+}
+
+async fn an_entry_that_the_database_refuses_does_not_hold_up_the_others(database: Database) {
+    let running = start(database, Duration::from_secs(30)).await;
+    let house = &running.house;
+    let nul = principal("n\0l");
+    let odd = Admission { session_id: Some("\0".to_owned()), ..House::admission(&nul) };
+    let odd = house.reserve_as(&nul, odd).await.unwrap();
+    let alice = house.reserve(&principal("alice")).await.unwrap();
+    // More than the column holds, in a sum: what the database itself refuses.
+    let sql = "INSERT INTO account (period, id, settled, reserved) VALUES ($1, 'user:full', 9223372036854775807, 0)";
+    house.store.execute(sql, &[(&Period::Monthly.key(house.clock.now())).into()]).await.unwrap();
+    let full = house.reserve(&principal("full")).await.unwrap();
+    odd.settle(settlement(USED));
+    full.settle(settlement(USED));
+    alice.settle(settlement(USED));
+    house.ledger.flush().await;
+    assert_eq!(house.balance("alice").await.0, COST.nano());
+    assert_eq!(house.balance("n\u{fffd}l").await.0, COST.nano());
+    running.end().await;
+}
+
+async fn a_changed_cap_counts_for_the_next_request(database: Database) {
+    let running = start(database, Duration::ZERO).await;
+    let house = &running.house;
+    let alice = principal("alice");
+    house.reserve(&alice).await.unwrap().settle(settlement(USED));
+    house.ledger.flush().await;
+    house.cap(Scope::Group("eng".to_owned()), Period::Daily, 0).await;
+    assert!(matches!(house.reserve(&alice).await, Err(Refusal::Over(_))));
+    house.cap(Scope::User("alice".to_owned()), Period::Daily, 100).await;
+    let reservation = house.reserve(&alice).await.unwrap();
+    let standing = reservation.standing().unwrap();
+    assert_eq!((standing.spent, standing.cap.cents), (COST, 100));
+    reservation.release(502, 1);
+    running.end().await;
+}
+
+async fn a_blocked_caller_is_known_before_its_body_is_read(database: Database) {
+    let running = start(database, Duration::ZERO).await;
+    let house = &running.house;
+    let alice = principal("alice");
+    house.reserve(&alice).await.unwrap().settle(settlement(Usage { output_tokens: 1_000, ..USED }));
+    house.ledger.flush().await;
+    house.cap(Scope::User("alice".to_owned()), Period::Daily, 1).await;
+    house.cap(Scope::User("alice".to_owned()), Period::Monthly, 1).await;
+    house.cap(Scope::User("alice".to_owned()), Period::Weekly, 5_000).await;
+    let Err(Refusal::Over(standing)) = house.ledger.check_now(&alice).await else { panic!("not blocked") };
+    assert_eq!(standing.cap.period, Period::Monthly, "the one that resets last");
+    let Err(Refusal::Over(again)) = house.ledger.check(&alice).await else { panic!("not remembered") };
+    assert_eq!(again, standing);
+    assert_eq!(house.ledger.check(&principal("bob")).await, Ok(()));
+    running.end().await;
+}
+
+async fn spend_is_reported_per_principal_and_pages_go_on_where_they_ended(database: Database) {
+    let running = start(database, Duration::ZERO).await;
+    let house = &running.house;
+    for (sub, times) in [("alice", 1), ("bob", 3), ("carol", 2), ("100%_d", 0)] {
+        let who = principal(sub);
+        for _ in 0..times {
+            house.reserve(&who).await.unwrap().settle(settlement(USED));
+        }
+        house.reserve(&who).await.unwrap().release(502, 1);
+    }
+    house.ledger.flush().await;
+    house.cap(Scope::User("bob".to_owned()), Period::Monthly, 500).await;
+    let report = Report::new(house.store.clone(), house.caps.clone(), Arc::clone(&house.clock));
+    let everyone = |q: &str, order| Whose::Everyone { q: q.to_owned(), order, limit: 2 };
+
+    let mut seen = Vec::new();
+    let mut order = Some(Order::Spend { period: Period::Monthly, after: None });
+    while let Some(from) = order {
+        let page = report.effective(&everyone("", from), &[Period::Monthly]).await.unwrap();
+        seen.extend(page.rows.iter().map(|row| (row.principal.sub.clone(), row.spent.cents_rounded())));
+        order = page.next;
+    }
+    let expected = [("bob", "1.8"), ("carol", "1.2"), ("alice", "0.6"), ("100%_d", "0")];
+    assert_eq!(seen, expected.map(|(sub, spent)| (sub.to_owned(), spent.to_owned())));
+
+    let by_subject = everyone("", Order::Subject { after: Some("alice".to_owned()) });
+    let page = report.effective(&by_subject, &Period::ALL).await.unwrap();
+    let subs: Vec<&str> = page.rows.iter().map(|row| row.principal.sub.as_str()).collect();
+    assert_eq!(subs, ["bob", "bob", "bob", "carol", "carol", "carol"]);
+    assert_eq!(page.next, None);
+
+    let found = |q: &str| {
+        let (report, whose) = (report.clone(), everyone(q, Order::Subject { after: None }));
+        async move {
+            let page = report.effective(&whose, &[Period::Daily]).await.unwrap();
+            page.rows.into_iter().map(|row| row.principal.sub.clone()).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(found("%_").await, ["100%_d"], "signs of patterns are plain text");
+    assert_eq!(found("CAROL@").await, ["carol"]);
+
+    let named = Whose::Named(vec!["nobody".to_owned(), "bob".to_owned()]);
+    let rows = report.effective(&named, &[Period::Monthly]).await.unwrap().rows;
+    let shown: Vec<_> = rows.iter().map(control::spend::report::Effective::to_json).collect();
+    assert_eq!(shown[0]["actor"]["email_address"], serde_json::Value::Null);
+    assert_eq!(shown[1]["amount"], "500");
+    assert_eq!(shown[1]["period_to_date_spend"], "1.8");
+    assert_eq!(shown[1]["source"]["user_id"], "bob");
+    running.end().await;
+}
+
+async fn caps_are_listed_in_the_order_of_their_creation(database: Database) {
+    use control::spend::cap::From;
+    let running = start(database, Duration::ZERO).await;
+    let house = &running.house;
+    for user in ["c", "a", "b"] {
+        house.cap(Scope::User(user.to_owned()), Period::Daily, 1).await;
+    }
+    house.cap(Scope::Organization, Period::Daily, 9).await;
+    house.cap(Scope::User("c".to_owned()), Period::Daily, 2).await;
+    let caps = &house.caps;
+    let page = caps.page(&From::Start, 3, None).await.unwrap().unwrap();
+    let listed: Vec<_> = page.caps.iter().map(|cap| (cap.scope.id().to_owned(), cap.cents)).collect();
+    assert_eq!(listed, [("c".to_owned(), Some(2)), ("a".to_owned(), Some(1)), ("b".to_owned(), Some(1))]);
+    assert!(page.has_more);
+    let last = page.caps[2].id.clone();
+    let rest = caps.page(&From::After(last.clone()), 3, None).await.unwrap().unwrap();
+    assert_eq!((rest.caps.len(), rest.has_more), (1, false));
+    let before = caps.page(&From::Before(last), 1, Some("user")).await.unwrap().unwrap();
+    assert_eq!((before.caps[0].scope.id(), before.has_more), ("a", true));
+    assert!(caps.page(&From::After("spl_none".to_owned()), 1, None).await.unwrap().is_none());
+
+    assert_eq!(caps.delete(&admin(), "spl_none").await.unwrap(), None);
+    let gone = caps.delete(&admin(), &page.caps[0].id).await.unwrap().unwrap();
+    assert_eq!(gone.cents, Some(2));
+    assert_eq!(caps.find(&gone.id).await.unwrap(), None);
+    assert_eq!(house.number("SELECT COUNT(*) FROM admin_audit").await, 6);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn two_replicas_hold_one_cap_together() {
+    let url = database::fresh_database().await;
+    let start = || async { run(&postgres(&url), None, Arc::new(SystemClock), &config(Duration::from_secs(30))).await };
+    let (one, two) = (start().await, start().await);
+    one.house.cap(Scope::Organization, Period::Monthly, 2).await;
+    let alice = principal("alice");
+    // The other replica has not heard of the cap; a poll or a notice would tell it soon, and this is sooner.
+    two.house.caps.refresh_if_changed().await.unwrap();
+    let tasks = (0..40).map(|turn| {
+        let house = if turn % 2 == 0 { one.house.clone() } else { two.house.clone() };
+        let alice = Arc::clone(&alice);
+        tokio::spawn(async move { house.reserve(&alice).await.map(|granted| granted.settle(settlement(USED))) })
+    });
+    let mut through = 0;
+    for task in tasks.collect::<Vec<_>>() {
+        through += usize::from(task.await.unwrap().is_ok());
+    }
+    assert_eq!(through, 4);
+    one.house.ledger.flush().await;
+    two.house.ledger.flush().await;
+    assert_eq!(one.house.balance("alice").await, (4 * COST.nano(), 0));
+    one.house.verify().await;
+    one.end().await;
+    two.end().await;
+}
+
+#[tokio::test]
+async fn a_replica_hears_of_a_cap_that_another_set() {
+    let url = database::fresh_database().await;
+    let start = || async { run(&postgres(&url), None, Arc::new(SystemClock), &config(Duration::ZERO)).await };
+    let (one, two) = (start().await, start().await);
+    let alice = principal("alice");
+    let heard = async {
+        let followed = two.house.ledger.follow_caps();
+        let capped = async {
+            while two.house.caps.in_force(&alice).is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! { () = followed => {}, () = capped => {} }
+    };
+    let set = one.house.cap(Scope::Organization, Period::Monthly, 2);
+    tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(set, heard) }).await.unwrap();
+    one.end().await;
+    two.end().await;
+}
+
+#[tokio::test]
+async fn what_was_settled_while_the_database_was_away_is_counted_when_it_is_back() {
+    let server = PostgresServer::start();
+    let url = server.fresh_database().await;
+    let running = run(&postgres(&url), None, Arc::new(SystemClock), &config(Duration::ZERO)).await;
+    let house = &running.house;
+    house.cap(Scope::Organization, Period::Monthly, 100).await;
+    let alice = principal("alice");
+    let before = house.reserve(&alice).await.unwrap();
+    server.stop();
+    // Fails open: nobody is kept from working, and what it costs is remembered.
+    let during = house.reserve(&alice).await.unwrap();
+    assert_eq!(during.standing(), None);
+    before.settle(settlement(USED));
+    during.settle(settlement(USED));
+    server.start_again();
+    house.ledger.flush().await;
+    assert_eq!(house.balance("alice").await, (2 * COST.nano(), 0));
+    house.verify().await;
+    running.end().await;
+}
+
+#[tokio::test]
+async fn with_fail_closed_nobody_spends_while_the_database_is_away() {
+    let server = PostgresServer::start();
+    let url = server.fresh_database().await;
+    let closed = Config { fail_closed: true, ..config(Duration::ZERO) };
+    let running = run(&postgres(&url), None, Arc::new(SystemClock), &closed).await;
+    let house = &running.house;
+    house.cap(Scope::Organization, Period::Monthly, 100).await;
+    server.stop();
+    assert_eq!(house.reserve(&principal("alice")).await.unwrap_err(), Refusal::Unavailable);
+    assert_eq!(house.ledger.check_now(&principal("alice")).await, Err(Refusal::Unavailable));
+    running.end().await;
+}
+
+#[tokio::test]
+async fn an_end_writes_everything_that_was_settled_before_it() {
+    let database = Database::Sqlite.fresh().await;
+    let store = store_config(&database);
+    let running = run(&store, Some(database), Arc::new(SystemClock), &config(Duration::ZERO)).await;
+    let house = running.house.clone();
+    for turn in 0..500 {
+        house.reserve(&principal(&format!("p{turn}"))).await.unwrap().settle(settlement(USED));
+    }
+    running.stop.cancel();
+    running.writer.await.unwrap();
+    assert_eq!(house.number("SELECT COUNT(*) FROM usage").await, 500);
+    house.verify().await;
+}

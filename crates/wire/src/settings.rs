@@ -21,11 +21,7 @@ pub fn merge(base: &Map<String, Value>, policy: &Map<String, Value>) -> Map<Stri
 
 /// Rules inside `permissions`: denials add up, everything else is the policy's where it says something.
 fn merge_of_permission(key: &str) -> MergeKind {
-    if matches!(key, "deny" | "ask") {
-        MergeKind::Union
-    } else {
-        MergeKind::Replace
-    }
+    if matches!(key, "deny" | "ask") { MergeKind::Union } else { MergeKind::Replace }
 }
 
 fn lay_over(

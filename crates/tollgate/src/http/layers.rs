@@ -3,15 +3,17 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use control::audit::{AuditLog, Event};
 use control::clock::Clock;
+use futures_util::FutureExt as _;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use ipnet::IpNet;
@@ -91,7 +93,15 @@ pub async fn edge(State(edge): State<Arc<Edge>>, mut request: Request, next: Nex
         Ok(()) => {
             normalise_path(&mut request);
             request.extensions_mut().insert(facts);
-            next.run(request).await
+            // A panic is answered, not a torn connection; what was reserved is settled as its owner is dropped.
+            match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+                Ok(response) => response,
+                Err(_) => {
+                    tracing::error!("unhandled request_id={request_id}: a panic, told above");
+                    let status = StatusCode::INTERNAL_SERVER_ERROR;
+                    refuse(status, ErrorType::Api, "internal server error", &request_id)
+                }
+            }
         }
         Err(refusal) => refusal,
     };
@@ -225,8 +235,8 @@ fn request_id(request: &Request) -> Arc<str> {
     }
 }
 
-/// Load balancers ask from addresses that nobody lists, and must not be told about sizes.
-fn is_health(request: &Request) -> bool {
+/// Whether it is a health check. Load balancers ask from addresses that nobody lists, and must not be told about sizes.
+pub fn is_health(request: &Request) -> bool {
     matches!(request.uri().path(), "/healthz" | "/readyz")
 }
 
@@ -274,11 +284,6 @@ fn normalise_path(request: &mut Request) {
     if let Ok(uri) = target.parse() {
         *request.uri_mut() = uri;
     }
-}
-
-/// A panic in a handler is answered, not a torn connection; what was reserved is settled by its drop.
-pub fn answer_panic(request_id: &str) -> Response {
-    refuse(StatusCode::INTERNAL_SERVER_ERROR, ErrorType::Api, "internal server error", request_id).into_response()
 }
 
 #[cfg(test)]

@@ -30,12 +30,7 @@ fn write_value(text: &mut String, value: &Value) {
     }
 }
 
-fn write_list<T>(
-    text: &mut String,
-    [open, close]: [char; 2],
-    items: &[T],
-    mut write: impl FnMut(&mut String, &T),
-) {
+fn write_list<T>(text: &mut String, [open, close]: [char; 2], items: &[T], mut write: impl FnMut(&mut String, &T)) {
     text.push(open);
     for (place, item) in items.iter().enumerate() {
         if place > 0 {

@@ -26,19 +26,11 @@ pub struct Finding {
 
 impl Finding {
     fn error(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            severity: Severity::Error,
-            message: message.into(),
-        }
+        Self { path: path.into(), severity: Severity::Error, message: message.into() }
     }
 
     fn warning(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            severity: Severity::Warning,
-            message: message.into(),
-        }
+        Self { path: path.into(), severity: Severity::Warning, message: message.into() }
     }
 }
 
@@ -49,17 +41,12 @@ pub fn check(document: &Map<String, Value>) -> Vec<Finding> {
     for (key, value) in document {
         match known::find(key) {
             _ if key == "mcpServers" => {
-                findings.push(Finding::error(
-                    key,
-                    "MCP servers cannot be set here; write them under managedMcpServers",
-                ));
+                findings
+                    .push(Finding::error(key, "MCP servers cannot be set here; write them under managedMcpServers"));
             }
             None => findings.push(unknown_key(key)),
             Some(known) if !known.expected.accepts(value) => {
-                findings.push(Finding::error(
-                    key,
-                    format!("must be {}", known.expected.describe()),
-                ));
+                findings.push(Finding::error(key, format!("must be {}", known.expected.describe())));
             }
             Some(_) => check_inside(key, value, &mut findings),
         }
@@ -71,10 +58,7 @@ pub fn check(document: &Map<String, Value>) -> Vec<Finding> {
 fn unknown_key(key: &str) -> Finding {
     match nearest(key, KNOWN_KEYS.iter().map(|known| known.name)) {
         Some(meant) => Finding::error(key, format!("is not a settings key; did you mean {meant}?")),
-        None => Finding::warning(
-            key,
-            "is not a settings key this version knows; it is served as it is",
-        ),
+        None => Finding::warning(key, "is not a settings key this version knows; it is served as it is"),
     }
 }
 
@@ -85,12 +69,11 @@ fn check_inside(key: &str, value: &Value, findings: &mut Vec<Finding>) {
     match key {
         "permissions" => check_permissions(members, findings),
         "env" => {
-            let bad = members.iter().filter(|(_, value)| {
-                !(value.is_string() || value.is_number() || value.is_boolean())
-            });
-            findings.extend(bad.map(|(name, _)| {
-                Finding::error(format!("env.{name}"), "must be a string, number or boolean")
-            }));
+            let bad =
+                members.iter().filter(|(_, value)| !(value.is_string() || value.is_number() || value.is_boolean()));
+            findings.extend(
+                bad.map(|(name, _)| Finding::error(format!("env.{name}"), "must be a string, number or boolean")),
+            );
         }
         "hooks" => check_hooks(members, findings),
         _ => {}
@@ -102,29 +85,17 @@ fn check_permissions(permissions: &Map<String, Value>, findings: &mut Vec<Findin
         let path = format!("permissions.{key}");
         match PERMISSION_KEYS.iter().find(|(name, _)| name == key) {
             Some((_, expected)) if !expected.accepts(value) => {
-                findings.push(Finding::error(
-                    path,
-                    format!("must be {}", expected.describe()),
-                ));
+                findings.push(Finding::error(path, format!("must be {}", expected.describe())));
             }
             Some((name, _)) if matches!(*name, "allow" | "deny" | "ask") => {
-                for (place, rule) in value
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(Value::as_str)
-                    .enumerate()
-                {
+                for (place, rule) in value.as_array().into_iter().flatten().filter_map(Value::as_str).enumerate() {
                     check_rule(&format!("{path}[{place}]"), rule, findings);
                 }
             }
             Some(_) => {}
             None => {
                 if let Some(meant) = nearest(key, PERMISSION_KEYS.iter().map(|(name, _)| *name)) {
-                    findings.push(Finding::error(
-                        path,
-                        format!("is not a permissions key; did you mean {meant}?"),
-                    ));
+                    findings.push(Finding::error(path, format!("is not a permissions key; did you mean {meant}?")));
                 }
             }
         }
@@ -140,24 +111,15 @@ fn check_rule(path: &str, rule: &str, findings: &mut Vec<Finding>) {
     let error = |message: &str| Finding::error(path, format!("{rule:?}: {message}"));
     let is_server = tool.starts_with("mcp__");
     if rule.trim() != rule || tool.is_empty() {
-        findings.push(error(
-            "a rule starts with a tool name, such as Bash(npm run test:*)",
-        ));
+        findings.push(error("a rule starts with a tool name, such as Bash(npm run test:*)"));
     } else if tool.contains(')') || inside == Some(None) {
         findings.push(error("the parentheses do not match"));
     } else if inside == Some(Some("")) {
-        findings.push(error(
-            "empty parentheses match nothing; leave them out to mean every use of the tool",
-        ));
+        findings.push(error("empty parentheses match nothing; leave them out to mean every use of the tool"));
     } else if !is_server && tool.starts_with(|first: char| first.is_ascii_lowercase()) {
-        findings.push(error(
-            "tool names start with a capital letter, and those of MCP servers with mcp__",
-        ));
+        findings.push(error("tool names start with a capital letter, and those of MCP servers with mcp__"));
     } else if is_server && inside.is_some() {
-        findings.push(Finding::warning(
-            path,
-            format!("{rule:?}: a rule for MCP tools may not match with parentheses"),
-        ));
+        findings.push(Finding::warning(path, format!("{rule:?}: a rule for MCP tools may not match with parentheses")));
     }
 }
 
@@ -166,20 +128,12 @@ fn check_hooks(hooks: &Map<String, Value>, findings: &mut Vec<Finding>) {
         let path = format!("hooks.{event}");
         if !HOOK_EVENTS.contains(&event.as_str()) {
             findings.push(match nearest(event, HOOK_EVENTS.iter().copied()) {
-                Some(meant) => {
-                    Finding::error(&path, format!("is not a hook event; did you mean {meant}?"))
-                }
-                None => Finding::warning(
-                    &path,
-                    "is not a hook event this version knows; it is served as it is",
-                ),
+                Some(meant) => Finding::error(&path, format!("is not a hook event; did you mean {meant}?")),
+                None => Finding::warning(&path, "is not a hook event this version knows; it is served as it is"),
             });
         }
         let Value::Array(matchers) = value else {
-            findings.push(Finding::error(
-                path,
-                "must be a list of matchers, each with a list of hooks",
-            ));
+            findings.push(Finding::error(path, "must be a list of matchers, each with a list of hooks"));
             continue;
         };
         for (place, matcher) in matchers.iter().enumerate() {
@@ -197,15 +151,9 @@ fn wrong_with_matcher(matcher: &Value) -> Option<&'static str> {
     let Some(Value::Array(hooks)) = members.get("hooks") else {
         return Some("needs hooks, a list");
     };
-    if members
-        .get("matcher")
-        .is_some_and(|matcher| !matcher.is_string())
-    {
+    if members.get("matcher").is_some_and(|matcher| !matcher.is_string()) {
         Some("matcher must be a string")
-    } else if hooks
-        .iter()
-        .any(|hook| !hook.get("type").is_some_and(Value::is_string))
-    {
+    } else if hooks.iter().any(|hook| !hook.get("type").is_some_and(Value::is_string)) {
         Some("each of its hooks must be an object with a type, such as command")
     } else {
         None

@@ -33,9 +33,7 @@ impl Expected {
             Self::Bool => value.is_boolean(),
             Self::Number => value.is_number(),
             Self::Text => value.is_string(),
-            Self::Texts => value
-                .as_array()
-                .is_some_and(|values| values.iter().all(Value::is_string)),
+            Self::Texts => value.as_array().is_some_and(|values| values.iter().all(Value::is_string)),
             Self::TextOrTexts => value.is_string() || Self::Texts.accepts(value),
             Self::List => value.is_array(),
             Self::Object => value.is_object(),
@@ -95,19 +93,11 @@ pub(super) fn merge_of(key: &str) -> MergeKind {
 }
 
 const fn key(name: &'static str, expected: Expected) -> KnownKey {
-    KnownKey {
-        name,
-        expected,
-        merge: MergeKind::Replace,
-    }
+    KnownKey { name, expected, merge: MergeKind::Replace }
 }
 
 const fn merged(name: &'static str, expected: Expected, merge: MergeKind) -> KnownKey {
-    KnownKey {
-        name,
-        expected,
-        merge,
-    }
+    KnownKey { name, expected, merge }
 }
 
 /// Keys inside `permissions`.

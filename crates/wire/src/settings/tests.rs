@@ -79,30 +79,18 @@ fn the_canonical_text_is_that_of_python() {
             r#"{ "b": [ ], "a": { }, "A": null, "é": true, "Z": false }"#,
             r#"{"A":null,"Z":false,"a":{},"b":[],"é":true}"#,
         ),
-        (
-            r#"{"\ufb01":1,"\ud83d\ude00":2,"~":3}"#,
-            "{\"~\":3,\"ﬁ\":1,\"😀\":2}",
-        ),
-        (
-            r#""\u0000\u001f\u007f\b\f\n\r\t\"\\\/\u2028""#,
-            "\"\\u0000\\u001f\u{7f}\\b\\f\\n\\r\\t\\\"\\\\/\u{2028}\"",
-        ),
+        (r#"{"\ufb01":1,"\ud83d\ude00":2,"~":3}"#, "{\"~\":3,\"ﬁ\":1,\"😀\":2}"),
+        (r#""\u0000\u001f\u007f\b\f\n\r\t\"\\\/\u2028""#, "\"\\u0000\\u001f\u{7f}\\b\\f\\n\\r\\t\\\"\\\\/\u{2028}\""),
         (
             "[1, 0, 9007199254740993, 18446744073709551615, -9223372036854775808]",
             "[1,0,9007199254740993,18446744073709551615,-9223372036854775808]",
         ),
-        (
-            "[0.5, 1.0, -0.0, 100.25, 0.1, 3.14159]",
-            "[0.5,1.0,-0.0,100.25,0.1,3.14159]",
-        ),
+        ("[0.5, 1.0, -0.0, 100.25, 0.1, 3.14159]", "[0.5,1.0,-0.0,100.25,0.1,3.14159]"),
         (
             "[1e15, 123456789012345680.0, 1e16, 1e22, 1.5e300]",
             "[1000000000000000.0,1.2345678901234568e+17,1e+16,1e+22,1.5e+300]",
         ),
-        (
-            "[0.001, 0.0001, 0.00001, 1.234e-5, 5e-324, -2.5e-10]",
-            "[0.001,0.0001,1e-05,1.234e-05,5e-324,-2.5e-10]",
-        ),
+        ("[0.001, 0.0001, 0.00001, 1.234e-5, 5e-324, -2.5e-10]", "[0.001,0.0001,1e-05,1.234e-05,5e-324,-2.5e-10]"),
     ] {
         let value: Value = serde_json::from_str(document).unwrap();
         assert_eq!(canonical_json(&value), canonical);
@@ -110,10 +98,7 @@ fn the_canonical_text_is_that_of_python() {
 }
 
 fn said(document: Value) -> Vec<(String, Severity)> {
-    check(&map(document))
-        .into_iter()
-        .map(|finding| (finding.path, finding.severity))
-        .collect()
+    check(&map(document)).into_iter().map(|finding| (finding.path, finding.severity)).collect()
 }
 
 fn error(path: &str) -> (String, Severity) {
@@ -146,15 +131,8 @@ fn a_known_key_of_the_wrong_type_is_an_error_that_says_the_type() {
     let findings = check(&map(
         json!({"availableModels": "opus", "env": [], "verbose": "yes", "cleanupPeriodDays": "3", "model": null}),
     ));
-    assert!(
-        findings
-            .iter()
-            .all(|finding| finding.severity == Severity::Error)
-    );
-    let messages: Vec<_> = findings
-        .iter()
-        .map(|finding| format!("{} {}", finding.path, finding.message))
-        .collect();
+    assert!(findings.iter().all(|finding| finding.severity == Severity::Error));
+    let messages: Vec<_> = findings.iter().map(|finding| format!("{} {}", finding.path, finding.message)).collect();
     for expected in [
         "availableModels must be a list of strings",
         "env must be an object",
@@ -162,15 +140,9 @@ fn a_known_key_of_the_wrong_type_is_an_error_that_says_the_type() {
         "cleanupPeriodDays must be a number",
         "model must be a string",
     ] {
-        assert!(
-            messages.iter().any(|message| message == expected),
-            "{expected}"
-        );
+        assert!(messages.iter().any(|message| message == expected), "{expected}");
     }
-    assert_eq!(
-        said(json!({"availableModels": ["a", 1]})),
-        [error("availableModels")]
-    );
+    assert_eq!(said(json!({"availableModels": ["a", 1]})), [error("availableModels")]);
 }
 
 #[test]
@@ -185,27 +157,15 @@ fn a_mistyped_key_is_an_error_and_a_new_one_a_warning() {
         let finding = check(&map(json!({typed: 1}))).remove(0);
         assert_eq!(
             (finding.severity, finding.message),
-            (
-                Severity::Error,
-                format!("is not a settings key; did you mean {meant}?")
-            )
+            (Severity::Error, format!("is not a settings key; did you mean {meant}?"))
         );
     }
     for new in ["quantumMode", "x", "toolBudget"] {
         assert_eq!(said(json!({new: 1})), [warning(new)]);
     }
-    assert_eq!(
-        said(json!({"permissions": {"denny": []}})),
-        [error("permissions.denny")]
-    );
-    assert_eq!(
-        said(json!({"hooks": {"PreToolUs": []}})),
-        [error("hooks.PreToolUs")]
-    );
-    assert_eq!(
-        said(json!({"hooks": {"OnFullMoon": []}})),
-        [warning("hooks.OnFullMoon")]
-    );
+    assert_eq!(said(json!({"permissions": {"denny": []}})), [error("permissions.denny")]);
+    assert_eq!(said(json!({"hooks": {"PreToolUs": []}})), [error("hooks.PreToolUs")]);
+    assert_eq!(said(json!({"hooks": {"OnFullMoon": []}})), [warning("hooks.OnFullMoon")]);
 }
 
 #[test]
@@ -217,49 +177,19 @@ fn mcp_servers_are_pointed_to_their_place() {
 
 #[test]
 fn a_rule_that_could_never_match_is_an_error() {
-    for rule in [
-        "",
-        " Bash",
-        "Bash ",
-        "(x)",
-        "Bash(",
-        "Bash(x",
-        "Bash)",
-        "Bash()",
-        "bash(rm:*)",
-        "read",
-    ] {
-        assert_eq!(
-            said(json!({"permissions": {"deny": ["Read", rule]}})),
-            [error("permissions.deny[1]")],
-            "{rule:?}"
-        );
+    for rule in ["", " Bash", "Bash ", "(x)", "Bash(", "Bash(x", "Bash)", "Bash()", "bash(rm:*)", "read"] {
+        assert_eq!(said(json!({"permissions": {"deny": ["Read", rule]}})), [error("permissions.deny[1]")], "{rule:?}");
     }
-    assert_eq!(
-        said(json!({"permissions": {"allow": ["mcp__a__b(x)"]}})),
-        [warning("permissions.allow[0]")]
-    );
-    assert_eq!(
-        said(json!({"permissions": {"ask": "Bash"}})),
-        [error("permissions.ask")]
-    );
-    assert_eq!(
-        said(json!({"permissions": {"deny": ["Bash", 1]}})),
-        [error("permissions.deny")]
-    );
+    assert_eq!(said(json!({"permissions": {"allow": ["mcp__a__b(x)"]}})), [warning("permissions.allow[0]")]);
+    assert_eq!(said(json!({"permissions": {"ask": "Bash"}})), [error("permissions.ask")]);
+    assert_eq!(said(json!({"permissions": {"deny": ["Bash", 1]}})), [error("permissions.deny")]);
 }
 
 #[test]
 fn environment_values_and_hooks_are_looked_into() {
-    assert_eq!(
-        said(json!({"env": {"A": null, "B": [], "C": {}}})),
-        [error("env.A"), error("env.B"), error("env.C")]
-    );
+    assert_eq!(said(json!({"env": {"A": null, "B": [], "C": {}}})), [error("env.A"), error("env.B"), error("env.C")]);
     for matchers in [json!({}), json!("x")] {
-        assert_eq!(
-            said(json!({"hooks": {"Stop": matchers}})),
-            [error("hooks.Stop")]
-        );
+        assert_eq!(said(json!({"hooks": {"Stop": matchers}})), [error("hooks.Stop")]);
     }
     for matcher in [
         json!(1),
@@ -284,11 +214,7 @@ fn the_table_names_each_key_once_and_merges_only_what_has_a_type() {
     names.dedup();
     assert_eq!(names.len(), KNOWN_KEYS.len());
     for known in KNOWN_KEYS {
-        assert!(
-            known.merge == MergeKind::Replace || known.expected != Expected::Anything,
-            "{}",
-            known.name
-        );
+        assert!(known.merge == MergeKind::Replace || known.expected != Expected::Anything, "{}", known.name);
     }
 }
 
@@ -303,38 +229,19 @@ fn document() -> impl Strategy<Value = Map<String, Value>> {
         "deny",
         "allow",
     ]);
-    let leaf = prop_oneof![
-        any::<i64>().prop_map(Value::from),
-        any::<String>().prop_map(Value::from),
-        Just(Value::Null)
-    ];
+    let leaf =
+        prop_oneof![any::<i64>().prop_map(Value::from), any::<String>().prop_map(Value::from), Just(Value::Null)];
     let value = leaf.prop_recursive(3, 20, 4, move |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
             prop::collection::vec((key.clone(), inner), 0..4).prop_map(|members| {
-                Value::Object(
-                    members
-                        .into_iter()
-                        .map(|(key, value)| (key.to_owned(), value))
-                        .collect(),
-                )
+                Value::Object(members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
             }),
         ]
     });
-    let top = prop::sample::select(vec![
-        "permissions",
-        "env",
-        "hooks",
-        "deniedMcpServers",
-        "sandbox",
-        "new",
-    ]);
-    prop::collection::vec((top, value), 0..6).prop_map(|members| {
-        members
-            .into_iter()
-            .map(|(key, value)| (key.to_owned(), value))
-            .collect()
-    })
+    let top = prop::sample::select(vec!["permissions", "env", "hooks", "deniedMcpServers", "sandbox", "new"]);
+    prop::collection::vec((top, value), 0..6)
+        .prop_map(|members| members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
 proptest! {

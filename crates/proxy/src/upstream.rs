@@ -16,14 +16,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use control::connect::{Egress, UpstreamClient, connect_error};
+use control::connect::{Egress, UpstreamClient, chain, connect_error};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use secrecy::SecretString;
 use url::Url;
 use wire::catalog::{Catalog, Model, Provider};
 use wire::messages::RequestHead;
 
-use crate::chain;
 use anthropic::Anthropic;
 
 pub use answer::{Answer, AnswerBody};

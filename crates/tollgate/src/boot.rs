@@ -188,11 +188,8 @@ impl Building {
         let origin = config.session.issuer.clone();
         let tls = config.listen.tls.clone();
         let sign_in = self.sign_in(&config, egress.clone()).await?;
-        let wall = Wall {
-            bearers: Arc::clone(sign_in.bearers()),
-            clock: Arc::clone(&self.clock),
-            audit: self.audit.clone(),
-        };
+        let wall =
+            Wall { bearers: Arc::clone(sign_in.bearers()), clock: Arc::clone(&self.clock), audit: self.audit.clone() };
         let catalog = Catalog::new(config.models, config.auto_include_builtin_models)?;
         let catalog = Arc::new(catalog);
         let (policies, warnings) = Policies::compile(config.policy, Arc::clone(&catalog));
@@ -233,14 +230,13 @@ impl Building {
                 .merge(http::otlp::routes(Arc::new(relay), largest)),
             admin,
         };
-        let small = |limit: Option<u64>| limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let edge = Edge {
             trusted_proxies: config.listen.trusted_proxies,
             deny: config.access_control.deny,
             allow: config.access_control.allow,
             max_request_bytes: config.limits.max_request_bytes,
-            max_request_header_bytes: small(config.limits.max_request_header_bytes),
-            max_url_length: small(config.limits.max_url_length),
+            max_request_header_bytes: config.limits.max_request_header_bytes,
+            max_url_length: config.limits.max_url_length,
             tls: tls.is_some(),
             audit: self.audit.clone(),
             clock: Arc::clone(&self.clock),

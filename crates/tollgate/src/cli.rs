@@ -10,7 +10,7 @@ use control::policy::Policies;
 use tokio::signal::unix::{SignalKind, signal};
 use wire::catalog::Catalog;
 
-use crate::config::{self, Environment, Loaded, reference};
+use crate::config::{self, Environment, Loaded, reference, schema};
 use crate::{boot, observe};
 
 /// The self-hosted control plane in front of Claude Code: sign-in, policy, spend limits, routing.
@@ -58,8 +58,10 @@ struct ConfigFile {
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Document {
+    /// The JSON Schema of gateway.yaml, for editors.
+    Config,
     /// docs/configuration.md: every key with its type, default and meaning.
-    Configuration,
+    Docs,
 }
 
 /// Runs the command of this process's arguments.
@@ -68,8 +70,11 @@ pub fn run() -> ExitCode {
     let outcome = match command {
         Command::Serve(file) => serve(&file),
         Command::Check(file) => check(&file),
-        Command::Schema { what: Document::Configuration } => {
-            say(&reference::markdown());
+        Command::Schema { what } => {
+            say(&match what {
+                Document::Config => format!("{:#}", schema::schema()),
+                Document::Docs => reference::markdown(),
+            });
             Ok(ExitCode::SUCCESS)
         }
     };

@@ -5,6 +5,3 @@
 pub mod inference;
 pub mod otlp;
 pub mod upstream;
-
-#[cfg(test)]
-mod scripted;

@@ -8,6 +8,8 @@ mod anthropic;
 mod candidates;
 mod failure;
 mod parts;
+#[cfg(test)]
+pub(crate) mod scripted;
 
 use std::borrow::Cow;
 use std::collections::HashSet;

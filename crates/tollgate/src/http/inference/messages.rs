@@ -8,8 +8,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
 use http::{HeaderName, HeaderValue};
-use proxy::inference::{Answer, Facts, Inference};
-use proxy::upstream::Endpoint;
+use proxy::inference::{Answer, Endpoint, Facts, Inference};
 
 use super::{error, unified};
 use crate::http::caller::Caller;

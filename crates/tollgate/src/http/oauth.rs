@@ -34,6 +34,8 @@ pub struct Config {
     pub public_origin: String,
     /// Shown by clients and on the pages.
     pub login_notice: Option<String>,
+    /// `oidc.form_action_origins`: where else the provider's own redirects may lead a form.
+    pub form_action_origins: Vec<String>,
     /// Device authorizations per client address.
     pub device_authorization: RateLimit,
     /// Decisions about user codes per client address.
@@ -60,7 +62,9 @@ pub fn routes(
     clock: Arc<dyn Clock>,
     config: Config,
 ) -> Router {
-    let pages = Pages::new(&sign_in.provider_origin(), config.login_notice.clone());
+    let mut origins = vec![sign_in.provider_origin()];
+    origins.extend(config.form_action_origins.iter().cloned());
+    let pages = Pages::new(&origins, config.login_notice.clone());
     let surface = Surface { sign_in, counters, audit, clock, config: Arc::new(config), pages };
     Router::new()
         .route("/.well-known/oauth-authorization-server", get(discovery::show))

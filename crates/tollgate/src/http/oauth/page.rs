@@ -59,11 +59,12 @@ pub(super) struct Words<'a> {
 }
 
 impl Pages {
-    /// Pages whose forms may lead to us and, by redirect, to the provider.
-    pub(super) fn new(provider_origin: &str, notice: Option<String>) -> Self {
+    /// Pages whose forms may lead to us and, by redirect, to these origins.
+    pub(super) fn new(origins: &[String], notice: Option<String>) -> Self {
         let policy = format!(
             "default-src 'none'; style-src 'unsafe-inline'; font-src data:; frame-ancestors 'none'; \
-             form-action 'self' {provider_origin}; base-uri 'none'"
+             form-action 'self' {}; base-uri 'none'",
+            origins.join(" ")
         );
         // An origin's ASCII serialisation always fits into a header.
         let policy = HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"));

@@ -53,6 +53,7 @@ impl Gateway {
         let config = sign_in::Config { oidc: oidc(&provider.url), session: session(origin), named_groups: Vec::new() };
         let opened = SignIn::open(config, store.clone(), egress, audit.clone(), Arc::clone(&ours)).await.unwrap();
         let config = Config {
+            form_action_origins: Vec::new(),
             public_origin: origin.to_owned(),
             login_notice: Some("Work <only>".to_owned()),
             device_authorization: LIMIT,

@@ -107,6 +107,7 @@ async fn replica(origin: &str, idp: &Idp, store: Store) -> (Arc<SignIn>, axum::R
     let config = oauth::Config {
         public_origin: origin.to_owned(),
         login_notice: None,
+        form_action_origins: Vec::new(),
         device_authorization: LIMIT,
         device_verify: LIMIT,
     };

@@ -141,9 +141,7 @@ fn every_attack_on_the_signature_is_refused_for_what_it_is() {
         assert_eq!(bearers.verify(&token, at(NOW)), Err(error), "{token}");
     }
     assert!(bearers.verify(&good, at(NOW)).is_ok());
-    assert!(
-        bearers.verify(&forged(OLD, &format!(r#"{{"kid":"{old_kid}","alg":"HS256"}}"#), &claims), at(NOW)).is_ok()
-    );
+    assert!(bearers.verify(&forged(OLD, &format!(r#"{{"kid":"{old_kid}","alg":"HS256"}}"#), &claims), at(NOW)).is_ok());
 }
 
 #[test]
@@ -174,12 +172,9 @@ fn every_wrong_claim_is_refused_for_what_it_is() {
 
 #[test]
 fn a_bearer_of_the_reference_without_session_is_accepted() {
-    for changes in [
-        json!({}),
-        json!({"aud": ["x", "claude-gateway"]}),
-        json!({"exp": 1_800_000_003.6}),
-        json!({"iat": "absent"}),
-    ] {
+    for changes in
+        [json!({}), json!({"aud": ["x", "claude-gateway"]}), json!({"exp": 1_800_000_003.6}), json!({"iat": "absent"})]
+    {
         let principal = bearers(&[NEW]).verify(&with_claims(changes.clone()), at(NOW)).unwrap();
         assert_eq!(
             (principal.sub.as_str(), principal.session, principal.groups.len()),
@@ -193,8 +188,7 @@ fn a_bearer_of_the_reference_without_session_is_accepted() {
 fn a_bearer_stays_under_its_size_and_keeps_the_groups_that_the_configuration_names() {
     let mut crowd = alice();
     crowd.groups = (0..500).map(|n| format!("group-with-a-long-name-{n}")).collect();
-    let bearers =
-        bearers(&[NEW]).keeping_groups(vec!["group-with-a-long-name-499".to_owned(), "absent".to_owned()]);
+    let bearers = bearers(&[NEW]).keeping_groups(vec!["group-with-a-long-name-499".to_owned(), "absent".to_owned()]);
     let issued = bearers.issue(&crowd, at(NOW));
     assert!(issued.token.expose_secret().len() < LONGEST_BEARER);
     let kept = bearers.verify(issued.token.expose_secret(), at(NOW)).unwrap().groups;

@@ -17,3 +17,5 @@ mod fixtures;
 mod architecture;
 
 mod ledger;
+
+mod sign_in;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval_at, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -74,11 +74,12 @@ impl Writer {
 
     /// Works until `stop`, then commits everything that was entered before and returns. Whatever could not be committed
     /// by then is told in the log.
-    #[expect(clippy::disallowed_methods, reason = "the runtime's timers have a clock of their own")]
     pub async fn run(mut self, stop: CancellationToken) {
         // Before anything is admitted: what a predecessor left belongs to the totals.
         self.upkeep(0).await;
-        let mut upkeep = interval_at(tokio::time::Instant::now() + UPKEEP, UPKEEP);
+        let mut upkeep = interval(UPKEEP);
+        // The first comes at once.
+        upkeep.tick().await;
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ticks = 1_u32;
         loop {

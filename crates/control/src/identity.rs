@@ -18,12 +18,13 @@ mod table;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rustls_pki_types::CertificateDer;
 use secrecy::SecretString;
 use url::Url;
 
 pub use chance::NoChance;
 pub use device_grant::{Begun, GRANT_LIFE, POLL_INTERVAL, Pending, UserCode};
-pub use oidc::DiscoveryError;
+pub use oidc::{ClientAssertion, ClientCredential, DiscoveryError, GoogleGroups, ID_TOKEN_ALGORITHMS, SecretMethod};
 pub use principal::Principal;
 pub use session::{BearerError, Bearers, Issued};
 pub use sign_in::SignIn;
@@ -35,8 +36,24 @@ pub struct OidcConfig {
     pub issuer: Url,
     /// `oidc.client_id`.
     pub client_id: String,
-    /// `oidc.client_secret`.
-    pub client_secret: SecretString,
+    /// How the token endpoint knows us.
+    pub client: ClientCredential,
+    /// `oidc.discovery_url`, where the document is not at the issuer's own place.
+    pub discovery_url: Option<Url>,
+    /// `oidc.id_token_signed_response_alg`: the one of [`ID_TOKEN_ALGORITHMS`] to accept; else what the provider lists.
+    pub id_token_algorithm: Option<&'static str>,
+    /// How far the provider's clock may be from ours, in seconds.
+    pub clock_skew_seconds: u64,
+    /// Values of `azp` beside our own client id.
+    pub additional_authorized_parties: Vec<String>,
+    /// Trusted for the provider's certificate, beside the system's authorities.
+    pub authorities: Vec<CertificateDer<'static>>,
+    /// Through the forward proxy: yes, no, or (left out) only where the proxy is the boundary.
+    pub use_proxy: Option<bool>,
+    /// Groups come from the Google Workspace directory.
+    pub google_groups: Option<GoogleGroups>,
+    /// Send the scopes again on refresh.
+    pub scope_on_refresh: bool,
     /// Requested scopes; holds `openid`.
     pub scopes: Vec<String>,
     /// `oidc.extra_auth_params`; none of the protocol's own names.

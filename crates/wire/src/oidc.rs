@@ -26,6 +26,9 @@ pub struct Discovery {
     /// Empty when not stated; the standard's default is then `client_secret_basic`.
     #[serde(default, deserialize_with = "strings_or_none")]
     pub token_endpoint_auth_methods_supported: Vec<String>,
+    /// For signed assertions of clients. Empty when not stated.
+    #[serde(default, deserialize_with = "strings_or_none")]
+    pub token_endpoint_auth_signing_alg_values_supported: Vec<String>,
     /// Empty when not stated.
     #[serde(default, deserialize_with = "strings_or_none")]
     pub id_token_signing_alg_values_supported: Vec<String>,

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use http::Uri;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::client::proxy::matcher::Intercept;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+use super::guard::check_loopback_name;
 use super::proxy::{Proxies, tunnel};
 use super::{ConnectError, check_address, check_literal_host};
 
@@ -41,15 +43,27 @@ impl Connector {
 
     async fn connect(self, destination: Uri) -> Result<Transport, ConnectError> {
         let host = destination.host().ok_or(ConnectError::NoHost)?.to_owned();
-        let addresses = self.resolve(&host, port_of(&destination)).await?;
-        match self.proxies.as_ref().and_then(|proxies| proxies.intercept(&destination)) {
-            None => Ok(MaybeHttpsStream::Http(TokioIo::new(first_to_answer(&host, &addresses).await?))),
-            Some(proxy) => {
-                let address = addresses.first().ok_or_else(|| no_address(&host))?;
-                let to_proxy = HttpsConnector::from((ToProxy, Arc::clone(&self.tls_to_proxy)));
-                tunnel(&proxy, to_proxy, &host, *address).await
-            }
-        }
+        let port = port_of(&destination);
+        let Some((proxy, are_boundary)) = self.intercept(&destination) else {
+            let addresses = self.resolve(&host, port).await?;
+            return Ok(MaybeHttpsStream::Http(TokioIo::new(first_to_answer(&host, &addresses).await?)));
+        };
+        let target = if are_boundary {
+            check_literal_host(&host, self.allow_loopback)?;
+            check_loopback_name(&host)?;
+            format!("{host}:{port}")
+        } else {
+            let addresses = self.resolve(&host, port).await?;
+            addresses.first().ok_or_else(|| no_address(&host))?.to_string()
+        };
+        let to_proxy = HttpsConnector::from((ToProxy, Arc::clone(&self.tls_to_proxy)));
+        tunnel(&proxy, to_proxy, &host, &target).await
+    }
+
+    /// The proxy of a destination, and whether it is the boundary.
+    fn intercept(&self, destination: &Uri) -> Option<(Intercept, bool)> {
+        let proxies = self.proxies.as_ref()?;
+        Some((proxies.intercept(destination)?, proxies.are_boundary))
     }
 
     /// Every address of the host; refused when one of them is, so that no answer can hide behind another.

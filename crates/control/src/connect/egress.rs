@@ -10,6 +10,7 @@ use hyper::body::Body;
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
 
 use super::proxy::Proxies;
 use super::{Config, ConnectError, Connector, GuardedTlsConnector, connect_error};
@@ -23,6 +24,11 @@ pub type UpstreamClient<B> = Client<GuardedTlsConnector, B>;
 /// The way out; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Egress {
+    allow_loopback: bool,
+    proxies: Option<Arc<Proxies>>,
+    /// With the system's authorities.
+    tls: Arc<ClientConfig>,
+    roots: Arc<RootCertStore>,
     to_upstreams: GuardedTlsConnector,
     direct: UpstreamClient<Full<Bytes>>,
 }
@@ -51,12 +57,38 @@ impl Egress {
     /// A sentence, when a proxy URL cannot be used.
     pub fn new(config: &Config) -> Result<Self, String> {
         let proxies = config.proxy.as_ref().map(Proxies::new).transpose()?.map(Arc::new);
-        let tls = Arc::new(tls_config().map_err(|error| format!("TLS cannot be set up: {error}"))?);
+        let roots = Arc::new(system_roots());
+        let tls = tls_config(&roots)?;
+        let allow_loopback = config.allow_loopback;
         let connector = |proxies| {
-            let tcp = Connector::new(config.allow_loopback, proxies, Arc::clone(&tls));
+            let tcp = Connector::new(allow_loopback, proxies, Arc::clone(&tls));
             GuardedTlsConnector::new(tcp, Arc::clone(&tls))
         };
-        Ok(Self { direct: pooled(connector(None)), to_upstreams: connector(proxies) })
+        let (direct, to_upstreams) = (pooled(connector(None)), connector(proxies.clone()));
+        Ok(Self { allow_loopback, proxies, tls, roots, to_upstreams, direct })
+    }
+
+    /// The same way out for the requests of [`Egress::fetch`] to one party: whose certificate may also come from
+    /// `authorities`, and which is behind the forward proxy where `use_proxy` says so - left out, where the proxy is the
+    /// boundary.
+    ///
+    /// # Errors
+    /// A sentence, when an authority cannot be trusted.
+    pub fn towards(&self, use_proxy: Option<bool>, authorities: &[CertificateDer<'static>]) -> Result<Self, String> {
+        let wanted = |proxies: &&Arc<Proxies>| use_proxy.unwrap_or(proxies.are_boundary);
+        let proxies = self.proxies.as_ref().filter(wanted).cloned();
+        let tls = if authorities.is_empty() {
+            Arc::clone(&self.tls)
+        } else {
+            let mut roots = RootCertStore::clone(&self.roots);
+            for authority in authorities {
+                roots.add(authority.clone()).map_err(|error| format!("an authority cannot be trusted: {error}"))?;
+            }
+            tls_config(&roots)?
+        };
+        // TLS to the proxy itself is the system's matter.
+        let tcp = Connector::new(self.allow_loopback, proxies, Arc::clone(&self.tls));
+        Ok(Self { direct: pooled(GuardedTlsConnector::new(tcp, tls)), ..self.clone() })
     }
 
     /// A client for upstreams with a pool of its own, through the forward proxy where the environment says so. It follows
@@ -70,7 +102,7 @@ impl Egress {
         pooled(self.to_upstreams.clone())
     }
 
-    /// One direct request whose whole answer is wanted: of any status, redirects not followed, at most `max_body` bytes,
+    /// One request, direct unless [`Egress::towards`] says otherwise, whose whole answer is wanted: of any status, redirects not followed, at most `max_body` bytes,
     /// within `budget`.
     ///
     /// # Errors
@@ -127,8 +159,7 @@ where
         .build(connector)
 }
 
-/// HTTP/1.1 only: the pool opens one HTTP/2 connection per host and would queue long streams behind its stream limit.
-fn tls_config() -> Result<ClientConfig, rustls::Error> {
+fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
@@ -138,11 +169,17 @@ fn tls_config() -> Result<ClientConfig, rustls::Error> {
     if roots.is_empty() {
         tracing::warn!("no trusted root certificates were found; TLS connections will fail (set SSL_CERT_FILE)");
     }
+    roots
+}
+
+/// HTTP/1.1 only: the pool opens one HTTP/2 connection per host and would queue long streams behind its stream limit.
+fn tls_config(roots: &RootCertStore) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let mut tls = builder.with_root_certificates(roots).with_no_client_auth();
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| format!("TLS cannot be set up: {error}"))?;
+    let mut tls = builder.with_root_certificates(roots.clone()).with_no_client_auth();
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(tls)
+    Ok(Arc::new(tls))
 }
 
 #[cfg(test)]
@@ -224,20 +261,26 @@ mod tests {
         assert!(matches!(connect_error(&error), Some(ConnectError::Tls { .. })), "{error:?}");
     }
 
-    #[tokio::test]
-    async fn upstream_connections_ask_the_proxy_for_the_address_that_was_checked() {
+    /// A proxy on loopback that says yes and is the destination itself, and rules that lead to it.
+    async fn proxy() -> (ProxyConfig, tokio::task::JoinHandle<String>) {
         let (port, server) = scripted(&[
             "HTTP/1.1 200 Connection established\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok",
         ])
         .await;
-        let proxy = ProxyConfig {
-            http: Some(format!("http://user:secret@127.0.0.1:{port}").into()),
-            no_proxy: Some("other.example".to_owned()),
-            ..ProxyConfig::default()
-        };
-        let egress = Egress::new(&Config { allow_loopback: false, proxy: Some(proxy) }).unwrap();
-        let client = egress.client::<Full<Bytes>>();
+        let http = Some(format!("http://user:secret@127.0.0.1:{port}").into());
+        (ProxyConfig { http, ..ProxyConfig::default() }, server)
+    }
+
+    fn behind(proxy: &ProxyConfig) -> Egress {
+        Egress::new(&Config { allow_loopback: false, proxy: Some(proxy.clone()) }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn upstream_connections_ask_the_proxy_for_the_address_that_was_checked() {
+        let (proxy, server) = proxy().await;
+        let client =
+            behind(&ProxyConfig { no_proxy: Some("other.example".to_owned()), ..proxy }).client::<Full<Bytes>>();
         let answer = client.request(get("http://192.0.2.7:8080/path")).await.unwrap();
         assert_eq!(answer.status(), 200);
         let heard = server.await.unwrap();
@@ -246,6 +289,45 @@ mod tests {
         assert!(heard.contains("GET /path HTTP/1.1\r\nhost: 192.0.2.7:8080\r\n"), "{heard}");
         let blocked = client.request(get("http://127.0.0.1:9/")).await.unwrap_err();
         assert!(matches!(connect_error(&blocked), Some(ConnectError::Blocked(_))), "{blocked:?}");
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_is_the_boundary_is_given_the_name_and_never_this_machine() {
+        let (proxy, server) = proxy().await;
+        let proxy = ProxyConfig { is_egress_boundary: true, ..proxy };
+        let egress = behind(&proxy);
+        for host in ["localhost", "app.localhost", "169.254.169.254", "2130706433", "metadata.google.internal"] {
+            let error = egress.towards(None, &[]).unwrap();
+            let error = error.fetch(get(&format!("http://{host}/")), SECOND, 100).await.unwrap_err();
+            assert!(error.to_string().contains("ECONNREFUSED_SSRF"), "{host}: {error}");
+        }
+        // A name that no resolver knows: the proxy is to find it.
+        let (_, body) = egress.towards(None, &[]).unwrap().fetch(get("http://idp.invalid/"), SECOND, 9).await.unwrap();
+        assert_eq!(&body[..], b"ok");
+        assert!(server.await.unwrap().starts_with("CONNECT idp.invalid:80 HTTP/1.1\r\n"));
+    }
+
+    #[tokio::test]
+    async fn one_party_is_behind_the_proxy_when_it_is_asked_for_and_not_otherwise() {
+        let (proxy, server) = proxy().await;
+        let (port, direct) = scripted(&["HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\ndirect"]).await;
+        let through = behind(&proxy).towards(Some(true), &[]).unwrap();
+        let (_, body) = through.fetch(get("http://192.0.2.7/"), SECOND, 100).await.unwrap();
+        assert_eq!(&body[..], b"ok");
+        assert!(server.await.unwrap().starts_with("CONNECT 192.0.2.7:80 "));
+        let boundary = ProxyConfig { is_egress_boundary: true, ..proxy.clone() };
+        let egress = Egress::new(&Config { allow_loopback: true, proxy: Some(boundary) }).unwrap();
+        let around = egress.towards(Some(false), &[]).unwrap();
+        let url = format!("http://127.0.0.1:{port}/");
+        let (_, body) = around.fetch(get(&url), SECOND, 100).await.unwrap();
+        assert_eq!(&body[..], b"direct");
+        assert!(direct.await.unwrap().starts_with("GET / "));
+        let excepted = ProxyConfig { no_proxy: Some("127.0.0.1".to_owned()), ..proxy };
+        let egress = Egress::new(&Config { allow_loopback: true, proxy: Some(excepted) }).unwrap();
+        let (port, direct) = scripted(&["HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\ndirect"]).await;
+        let url = format!("http://127.0.0.1:{port}/");
+        egress.towards(Some(true), &[]).unwrap().fetch(get(&url), SECOND, 100).await.unwrap();
+        assert!(direct.await.unwrap().starts_with("GET / "), "NO_PROXY");
     }
 
     #[test]

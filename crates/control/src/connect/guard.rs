@@ -56,6 +56,17 @@ pub fn check_literal_host(host: &str, allow_loopback: bool) -> Result<(), Blocke
     }
 }
 
+/// Checks a name that somebody else will resolve: those that mean the resolver's own machine (RFC 6761, section 6.3, and
+/// the names that Linux distributions write into `/etc/hosts`).
+pub(super) fn check_loopback_name(host: &str) -> Result<(), Blocked> {
+    let name = host.trim_end_matches('.').to_ascii_lowercase();
+    let first = name.split('.').next().unwrap_or_default();
+    let is_loopback = matches!(first, "localhost" | "localhost6" | "localhost4" | "ip6-localhost" | "ip6-loopback")
+        || name.ends_with(".localhost")
+        || name.ends_with(".localdomain");
+    if is_loopback { Err(Blocked { reason: Reason::Loopback, target: host.to_owned() }) } else { Ok(()) }
+}
+
 /// Checks an address that is about to be connected to, after unwrapping IPv4 from its IPv6 disguises (mapped, compatible,
 /// NAT64 and 6to4).
 ///
@@ -281,6 +292,16 @@ mod tests {
         #[test]
         fn whatever_the_host_the_guard_answers(host in ".{0,40}") {
             let _ = check_literal_host(&host, false);
+        }
+    }
+
+    #[test]
+    fn names_of_the_resolvers_own_machine_are_refused_where_somebody_else_resolves() {
+        for host in ["localhost", "LocalHost.", "app.localhost", "localhost.localdomain", "ip6-loopback"] {
+            assert!(check_loopback_name(host).is_err(), "{host}");
+        }
+        for host in ["idp.example", "localhost-idp.example", "notlocalhost"] {
+            assert_eq!(check_loopback_name(host), Ok(()), "{host}");
         }
     }
 

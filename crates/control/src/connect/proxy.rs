@@ -1,7 +1,6 @@
 //! The forward proxy of the environment: which destinations go through it, and the CONNECT that pins their address.
 
 use std::fmt;
-use std::net::SocketAddr;
 
 use http::Uri;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
@@ -20,10 +19,16 @@ pub struct ProxyConfig {
     pub http: Option<SecretString>,
     /// Hosts, domains and networks that are reached directly, separated by commas; `*` for all.
     pub no_proxy: Option<String>,
+    /// The proxy resolves names and decides where connections may go, instead of us.
+    pub is_egress_boundary: bool,
 }
 
 /// The rules of a [`ProxyConfig`], ready to be asked.
-pub(super) struct Proxies(Matcher);
+pub(super) struct Proxies {
+    matcher: Matcher,
+    /// See [`ProxyConfig::is_egress_boundary`].
+    pub(super) are_boundary: bool,
+}
 
 impl fmt::Debug for Proxies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,11 +51,11 @@ impl Proxies {
         if let Some(list) = &config.no_proxy {
             matcher = matcher.no(list.clone());
         }
-        Ok(Self(matcher.build()))
+        Ok(Self { matcher: matcher.build(), are_boundary: config.is_egress_boundary })
     }
 
     pub(super) fn intercept(&self, destination: &Uri) -> Option<Intercept> {
-        self.0.intercept(destination)
+        self.matcher.intercept(destination)
     }
 }
 
@@ -66,12 +71,13 @@ fn checked(url: Option<&SecretString>, name: &str) -> Result<Option<String>, Str
     if usable { Ok(Some(url.to_owned())) } else { Err(format!("{name} must be an http:// or https:// URL")) }
 }
 
-/// Asks the proxy behind `inner` for a tunnel to `address`, which was checked.
+/// Asks the proxy behind `inner` for a tunnel to `target`: an address that was checked or, where the proxy is the
+/// boundary, a name with a port.
 pub(super) async fn tunnel<C>(
     proxy: &Intercept,
     inner: C,
     host: &str,
-    address: SocketAddr,
+    target: &str,
 ) -> Result<C::Response, ConnectError>
 where
     C: Service<Uri>,
@@ -82,7 +88,7 @@ where
     let failed = |reason: String| ConnectError::Proxy { host: host.to_owned(), reason };
     let target = Uri::builder()
         .scheme("http")
-        .authority(address.to_string())
+        .authority(target)
         .path_and_query("/")
         .build()
         .map_err(|error| failed(error.to_string()))?;

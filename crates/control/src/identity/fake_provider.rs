@@ -14,11 +14,13 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use rcgen::{KeyPair, PublicKeyData};
+use rcgen::{CertifiedKey, KeyPair, PublicKeyData};
+use rustls::ServerConfig;
+use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::OidcConfig;
+use super::{ClientCredential, OidcConfig};
 use crate::connect::{Config, Egress};
 
 /// What the provider does, changed by tests as they go.
@@ -35,6 +37,10 @@ pub(super) struct Script {
     pub(super) userinfo: (u16, Value),
     /// Merged over the discovery document.
     pub(super) discovery: Value,
+    /// Status and body of any other path, by path; the query is heard as a form is.
+    pub(super) more: BTreeMap<&'static str, (u16, Value)>,
+    /// The JWKS cannot be had.
+    pub(super) keys_are_down: bool,
     key: KeyPair,
     key_id: String,
     published: Vec<Value>,
@@ -62,6 +68,8 @@ impl FakeProvider {
             hangs: false,
             userinfo: (404, json!({})),
             discovery: json!({}),
+            more: BTreeMap::new(),
+            keys_are_down: false,
             published: vec![jwk(&key, "key-1")],
             key,
             key_id: "key-1".to_owned(),
@@ -95,25 +103,70 @@ impl FakeProvider {
         merge(&mut self.script.lock().unwrap().claims, &changes);
     }
 
+    /// Publishes these keys and no other.
+    pub(super) fn publish(&self, keys: Vec<Value>) {
+        self.script.lock().unwrap().published = keys;
+    }
+
+    /// What was sent to that path, the last time.
+    pub(super) fn last_sent_to(&self, path: &str) -> BTreeMap<String, String> {
+        self.heard.lock().unwrap().iter().rev().find(|(heard, _)| heard == path).unwrap().1.clone()
+    }
+
     pub(super) fn asked_for(&self, path: &str) -> usize {
         self.heard.lock().unwrap().iter().filter(|(heard, _)| heard == path).count()
     }
 
     pub(super) fn config(&self) -> OidcConfig {
-        OidcConfig {
-            issuer: self.url.parse().unwrap(),
-            client_id: "gateway".to_owned(),
-            client_secret: "client secret&".into(),
-            scopes: ["openid", "profile", "email", "offline_access"].map(str::to_owned).to_vec(),
-            extra_auth_params: BTreeMap::from([("prompt".to_owned(), "consent".to_owned())]),
-            use_pkce: true,
-            userinfo_fallback: false,
-            allowed_email_domains: Vec::new(),
-            allowed_groups: Vec::new(),
-            groups_claim: "groups".to_owned(),
-            email_claim: vec!["email".to_owned()],
-        }
+        config(&self.url)
     }
+}
+
+pub(super) fn config(issuer: &str) -> OidcConfig {
+    OidcConfig {
+        issuer: issuer.parse().unwrap(),
+        client_id: "gateway".to_owned(),
+        client: ClientCredential::Secret { secret: "client secret&".into(), method: None },
+        discovery_url: None,
+        id_token_algorithm: None,
+        clock_skew_seconds: 30,
+        additional_authorized_parties: Vec::new(),
+        authorities: Vec::new(),
+        use_proxy: None,
+        google_groups: None,
+        scope_on_refresh: false,
+        scopes: ["openid", "profile", "email", "offline_access"].map(str::to_owned).to_vec(),
+        extra_auth_params: BTreeMap::from([("prompt".to_owned(), "consent".to_owned())]),
+        use_pkce: true,
+        userinfo_fallback: false,
+        allowed_email_domains: Vec::new(),
+        allowed_groups: Vec::new(),
+        groups_claim: "groups".to_owned(),
+        email_claim: vec!["email".to_owned()],
+    }
+}
+
+/// A server that answers `{}` over TLS, and the authority that nobody but the test trusts.
+pub(super) async fn tls_server() -> (String, CertificateDer<'static>) {
+    let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = signing_key.serialize_der().try_into().unwrap();
+    let tls = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    let tls = tls.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let tls = tls.with_single_cert(vec![cert.der().clone()], key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        loop {
+            let Ok(stream) = acceptor.accept(listener.accept().await.unwrap().0).await else { continue };
+            let answer = hyper::service::service_fn(|_: Request<Incoming>| async {
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("{}"))))
+            });
+            let connection = hyper::server::conn::http1::Builder::new();
+            tokio::spawn(connection.serve_connection(TokioIo::new(stream), answer));
+        }
+    });
+    (url, cert.der().clone())
 }
 
 pub(super) fn loopback_egress() -> Egress {
@@ -128,8 +181,10 @@ async fn answer(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
     let basic = request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
+    let query = request.uri().query().unwrap_or_default().to_owned();
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let mut form: BTreeMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
+    form.extend(url::form_urlencoded::parse(query.as_bytes()).into_owned());
     form.extend(basic.map(|header| ("authorization".to_owned(), header)));
     heard.lock().unwrap().push((path.clone(), form));
     if path == "/token" && script.lock().unwrap().hangs {
@@ -142,22 +197,25 @@ async fn answer(
 impl Script {
     fn answer_for(&self, url: &str, path: &str) -> (u16, Value) {
         match path {
-            "/.well-known/openid-configuration" => {
-                let mut document = json!({
-                    "issuer": url, "authorization_endpoint": format!("{url}/authorize?tenant=1"),
-                    "token_endpoint": format!("{url}/token"), "jwks_uri": format!("{url}/jwks"),
-                    "userinfo_endpoint": format!("{url}/userinfo"),
-                    "id_token_signing_alg_values_supported": ["none", "HS256", "ES256"],
-                    "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"]
-                });
-                merge(&mut document, &self.discovery);
-                (200, document)
-            }
+            "/.well-known/openid-configuration" => (200, self.discovery_document(url)),
+            "/jwks" if self.keys_are_down => (503, json!({})),
             "/jwks" => (200, json!({"keys": self.published})),
             "/userinfo" => self.userinfo.clone(),
             "/token" => self.refusal.clone().unwrap_or_else(|| (200, self.token_answer(url))),
-            _ => (404, json!({})),
+            _ => self.more.get(path).cloned().unwrap_or((404, json!({}))),
         }
+    }
+
+    pub(super) fn discovery_document(&self, url: &str) -> Value {
+        let mut document = json!({
+            "issuer": url, "authorization_endpoint": format!("{url}/authorize?tenant=1"),
+            "token_endpoint": format!("{url}/token"), "jwks_uri": format!("{url}/jwks"),
+            "userinfo_endpoint": format!("{url}/userinfo"),
+            "id_token_signing_alg_values_supported": ["none", "HS256", "ES256"],
+            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"]
+        });
+        merge(&mut document, &self.discovery);
+        document
     }
 
     fn token_answer(&self, url: &str) -> Value {

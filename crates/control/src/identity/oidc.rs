@@ -4,25 +4,46 @@
 //! checked here. Knows nothing of device grants, sessions or bearers.
 
 mod call;
+mod client;
+mod directory;
 mod keys;
+mod overage;
+mod provider;
+mod reading;
 mod rules;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Mutex;
 use url::Url;
-use wire::oidc::{Claims, Discovery, TokenAnswer, TokenError};
+use wire::oidc::{Claims, TokenAnswer, TokenError};
 
-use self::call::{CallError, ClientAuth, Line};
-use self::keys::{KeyError, Keys};
+pub use self::client::{ClientAssertion, ClientCredential, SecretMethod};
+pub use self::directory::GoogleGroups;
+pub use self::keys::ID_TOKEN_ALGORITHMS;
+pub use self::provider::DiscoveryError;
+
+use self::call::{CallError, Line};
+use self::directory::Directory;
+use self::keys::KeyError;
+use self::provider::Provider;
+use self::reading::Read;
 use self::rules::Expected;
 use super::OidcConfig;
 use crate::clock::Clock;
 use crate::connect::Egress;
 
 pub(super) use self::rules::Person;
+
+/// The discovery document is read again this often,
+const DOCUMENT_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// and after this when that failed.
+const DOCUMENT_RETRY: Duration = Duration::from_secs(600);
 
 /// One provider, and us as its client.
 #[derive(Debug)]
@@ -31,39 +52,12 @@ pub(super) struct RelyingParty {
     redirect_uri: String,
     line: Line,
     clock: Arc<dyn Clock>,
+    /// As it named itself at boot; sessions are bound to it.
     issuer: String,
-    authorization_endpoint: Url,
-    token_endpoint: Url,
-    userinfo_endpoint: Option<Url>,
-    client_auth: ClientAuth,
-    keys: Keys,
-}
-
-/// The provider cannot be used: the boot stops.
-#[derive(Debug, thiserror::Error)]
-pub enum DiscoveryError {
-    /// The document did not come.
-    #[error("oidc.issuer: {url}: {reason}")]
-    Fetch {
-        /// Where it was asked for.
-        url: String,
-        /// What came instead.
-        reason: String,
-    },
-    /// The document is another issuer's.
-    #[error("oidc.issuer is {configured}, but its discovery document names {found}; write that one")]
-    IssuerMismatch {
-        /// What the configuration says.
-        configured: String,
-        /// What the document says.
-        found: String,
-    },
-    /// An address in the document is no URL, or would carry secrets over plain http.
-    #[error("the provider's {0} is not an https URL")]
-    Endpoint(&'static str),
-    /// The provider signs with nothing that can be verified with a public key.
-    #[error("the provider lists no asymmetric algorithm in id_token_signing_alg_values_supported")]
-    Algorithms,
+    provider: ArcSwap<Provider>,
+    /// When the discovery document is read again; held while it is.
+    due: Mutex<Instant>,
+    directory: Option<Directory>,
 }
 
 /// A person signed in, or is still signed in.
@@ -111,37 +105,46 @@ impl RelyingParty {
         egress: Egress,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, DiscoveryError> {
-        let configured = config.issuer.as_str().trim_end_matches('/').to_owned();
-        let url = format!("{configured}/.well-known/openid-configuration");
-        let failed = |reason: String| DiscoveryError::Fetch { url: url.clone(), reason };
+        let egress = egress.towards(config.use_proxy, &config.authorities).map_err(DiscoveryError::Egress)?;
         let line = Line::new(egress);
-        let place = Url::parse(&url).map_err(|error| failed(error.to_string()))?;
-        let document: Discovery =
-            call::json(line.get(&place, None).await).map_err(|error| failed(error.to_string()))?;
-        if comparable(&document.issuer) != comparable(&configured) {
-            return Err(DiscoveryError::IssuerMismatch { configured, found: document.issuer });
-        }
-        let endpoint = |name, text: &str| {
-            let url = Url::parse(text).map_err(|_| DiscoveryError::Endpoint(name))?;
-            // Plain http only where the configured issuer is so too.
-            let fits = url.scheme() == "https" || url.scheme() == config.issuer.scheme();
-            if fits { Ok(url) } else { Err(DiscoveryError::Endpoint(name)) }
-        };
-        let userinfo = document.userinfo_endpoint.as_deref();
-        let jwks_uri = endpoint("jwks_uri", &document.jwks_uri)?;
-        let listed = &document.id_token_signing_alg_values_supported;
+        let provider = Provider::discover(&config, &line, &clock, None).await?;
+        let directory =
+            config.google_groups.clone().map(|groups| Directory::new(groups, line.clone(), Arc::clone(&clock)));
         Ok(Self {
-            authorization_endpoint: endpoint("authorization_endpoint", &document.authorization_endpoint)?,
-            token_endpoint: endpoint("token_endpoint", &document.token_endpoint)?,
-            userinfo_endpoint: userinfo.map(|text| endpoint("userinfo_endpoint", text)).transpose()?,
-            client_auth: client_auth(&document.token_endpoint_auth_methods_supported),
-            keys: Keys::new(jwks_uri, listed, line.clone(), Arc::clone(&clock)).ok_or(DiscoveryError::Algorithms)?,
             redirect_uri: format!("{public_origin}/oauth/callback"),
-            issuer: document.issuer,
+            issuer: provider.issuer.clone(),
+            provider: ArcSwap::from_pointee(provider),
+            due: Mutex::new(clock.instant() + DOCUMENT_LIFE),
+            directory,
             config,
             line,
             clock,
         })
+    }
+
+    /// Reads the discovery document again when it is due. While it cannot be read, the known one stays.
+    pub(super) async fn keep_current(&self) {
+        let mut due = self.due.lock().await;
+        let now = self.clock.instant();
+        if now < *due {
+            return;
+        }
+        let known = self.provider.load_full();
+        match Provider::discover(&self.config, &self.line, &self.clock, Some(&known.keys)).await {
+            Ok(provider) if provider.issuer == self.issuer => {
+                self.provider.store(Arc::new(provider));
+                *due = now + DOCUMENT_LIFE;
+                return;
+            }
+            Ok(provider) => tracing::warn!(
+                "the discovery document now names the issuer {}; the known one is used until a restart",
+                shortened(&provider.issuer)
+            ),
+            Err(error) => {
+                tracing::warn!("the discovery document is not read again yet; the known one is used: {error}")
+            }
+        }
+        *due = now + DOCUMENT_RETRY;
     }
 
     /// The issuer, as it names itself.
@@ -153,9 +156,9 @@ impl RelyingParty {
         &self.config.client_id
     }
 
-    /// Where browsers are sent.
-    pub(super) fn authorization_endpoint(&self) -> &Url {
-        &self.authorization_endpoint
+    /// Where browsers are sent, such as `https://idp.example`.
+    pub(super) fn authorization_origin(&self) -> String {
+        self.provider.load().authorization_endpoint.origin().ascii_serialization()
     }
 
     pub(super) fn uses_pkce(&self) -> bool {
@@ -164,7 +167,7 @@ impl RelyingParty {
 
     /// The authorization request (OpenID Connect Core 1.0, section 3.1.2.1; RFC 7636 when there is a challenge).
     pub(super) fn authorization_url(&self, state: &str, nonce: &str, challenge: Option<&str>) -> Url {
-        let mut url = self.authorization_endpoint.clone();
+        let mut url = self.provider.load().authorization_endpoint.clone();
         let mut query = url.query_pairs_mut();
         query
             .append_pair("client_id", &self.config.client_id)
@@ -191,12 +194,8 @@ impl RelyingParty {
         let id_token = id_token.ok_or_else(|| Failure::new(Fault::Claims, "the provider sent no id_token"))?;
         let claims = self.accepted(id_token, Some(nonce)).await?;
         let mut read = Read::of_id_token(&claims, &self.config);
-        if self.lacks_claims(&read) {
-            let known = Some(&read.person.sub);
-            let userinfo = self.userinfo(answer.access_token.as_deref(), known).await;
-            let userinfo =
-                userinfo.map_err(|failure| Failure { who: Some(Box::new(read.person.clone())), ..failure })?;
-            read.fill_from(&userinfo, &self.config);
+        if let Err(failure) = self.complete(&mut read, Some(&claims), answer.access_token.as_deref()).await {
+            return Err(Failure { who: Some(Box::new(read.person)), ..failure });
         }
         self.admitted(read, answer.refresh_token)
     }
@@ -204,40 +203,62 @@ impl RelyingParty {
     /// Asks the provider again about a person who signed in before. What the provider leaves out of an answer without
     /// id_token stays as it was last known: it is never silently dropped.
     pub(super) async fn refresh(&self, refresh_token: &SecretString, known: &Person) -> Result<SignedIn, Failure> {
-        let fields = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose_secret())];
+        let scopes = self.config.scopes.join(" ");
+        let mut fields = vec![("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose_secret())];
+        fields.extend(self.config.scope_on_refresh.then_some(("scope", scopes.as_str())));
         let answer = self.ask_token_endpoint(&fields).await?;
-        let access_token = answer.access_token.as_deref();
-        let read = match answer.id_token.as_deref() {
-            Some(id_token) => {
-                let claims = self.accepted(id_token, None).await?;
-                let mut read = Read::of_id_token(&claims, &self.config);
-                same_person(&read.person.sub, &known.sub)?;
-                if self.lacks_claims(&read) {
-                    match self.userinfo(access_token, Some(&known.sub)).await {
-                        Ok(userinfo) => read.fill_from(&userinfo, &self.config),
-                        // The provider has just said that the person is still there, and may have rotated its token.
-                        Err(failure) if failure.fault == Fault::Unavailable => read.keep_last_known(known),
-                        Err(failure) => return Err(failure),
-                    }
-                }
-                read
-            }
-            None => {
-                let mut read = Read::nothing_of(&known.sub);
-                match self.userinfo(access_token, Some(&known.sub)).await {
-                    Ok(userinfo) => read.fill_from(&userinfo, &self.config),
-                    Err(failure) if failure.fault == Fault::Unavailable => {}
-                    Err(failure) => return Err(failure),
-                }
-                read.keep_last_known(known);
-                read
-            }
+        let claims = match answer.id_token.as_deref() {
+            Some(id_token) => Some(self.accepted(id_token, None).await?),
+            None => None,
         };
+        let mut read = match &claims {
+            Some(claims) => Read::of_id_token(claims, &self.config),
+            None => Read::nothing_of(&known.sub),
+        };
+        same_person(&read.person.sub, &known.sub)?;
+        match self.complete(&mut read, claims.as_ref(), answer.access_token.as_deref()).await {
+            Ok(()) if claims.is_some() => {}
+            Ok(()) => read.keep_last_known(known),
+            // The provider has just said that the person is still there, and may have rotated its token.
+            Err(failure) if failure.fault == Fault::Unavailable => {
+                tracing::warn!("a session keeps the claims that were last known: {}", failure.detail);
+                read.keep_last_known(known);
+            }
+            Err(failure) => return Err(failure),
+        }
         self.admitted(read, answer.refresh_token)
     }
 
-    fn lacks_claims(&self, read: &Read) -> bool {
-        self.config.userinfo_fallback && (read.person.email.is_none() || !read.groups_known)
+    /// Asks the other places for what the id_token lacks; `claims` are the id_token's, where there is one.
+    async fn complete(
+        &self,
+        read: &mut Read,
+        claims: Option<&Claims>,
+        access_token: Option<&str>,
+    ) -> Result<(), Failure> {
+        let pointer = claims.and_then(|claims| overage::place(claims, &self.config.groups_claim, &self.config.issuer));
+        if let Some(place) = pointer.filter(|_| self.directory.is_none()) {
+            read.learn_groups(self.overage(place, access_token).await?);
+        }
+        let lacks = read.person.email.is_none() || !read.groups_known;
+        if claims.is_none() || (self.config.userinfo_fallback && lacks) {
+            let userinfo = self.userinfo(access_token, &read.person.sub).await?;
+            read.fill_from(&userinfo, &self.config);
+        }
+        if let Some(directory) = &self.directory {
+            let key = read.person.email.as_ref().unwrap_or(&read.person.sub);
+            let groups = directory.groups_of(key).await;
+            read.learn_groups(groups.map_err(|error| Failure::new(Fault::Unavailable, error))?);
+        }
+        Ok(())
+    }
+
+    async fn overage(&self, place: Result<Url, String>, access_token: Option<&str>) -> Result<Vec<String>, Failure> {
+        let place = place.map_err(|detail| Failure::new(Fault::Unavailable, detail))?;
+        let token =
+            access_token.ok_or_else(|| Failure::new(Fault::Unavailable, "no access token for Microsoft Graph"))?;
+        let groups = overage::groups(&self.line, &place, &SecretString::from(token)).await;
+        groups.map_err(|error| Failure::new(Fault::Unavailable, format!("Microsoft Graph: {error}")))
     }
 
     fn admitted(&self, read: Read, refresh_token: Option<String>) -> Result<SignedIn, Failure> {
@@ -252,23 +273,39 @@ impl RelyingParty {
     }
 
     async fn accepted(&self, id_token: &str, nonce: Option<&str>) -> Result<Claims, Failure> {
-        let claims = self.keys.verified(id_token).await.map_err(|error| {
+        let keys = Arc::clone(&self.provider.load().keys);
+        let claims = keys.verified(id_token).await.map_err(|error| {
             let fault = match error {
                 KeyError::NoKey(_) | KeyError::Fetch(_) => Fault::Unavailable,
                 KeyError::Malformed | KeyError::Algorithm(_) | KeyError::Signature => Fault::Claims,
             };
             Failure::new(fault, error)
         })?;
-        let expected = Expected { issuer: &self.issuer, client_id: &self.config.client_id, nonce };
+        let expected = Expected {
+            issuer: &self.issuer,
+            client_id: &self.config.client_id,
+            other_parties: &self.config.additional_authorized_parties,
+            nonce,
+            clock_skew: self.config.clock_skew_seconds,
+        };
         match rules::accept(&claims, &expected, self.clock.now()) {
             Ok(()) => Ok(claims),
-            Err(detail) => Err(Failure::new(Fault::Claims, detail)),
+            // The provider did sign it: the audit may know of whom it speaks.
+            Err(detail) => {
+                let person = rules::person(&claims, &self.config);
+                let who = (!person.sub.is_empty()).then(|| Box::new(person));
+                Err(Failure { fault: Fault::Claims, detail, who })
+            }
         }
     }
 
     async fn ask_token_endpoint(&self, fields: &[(&str, &str)]) -> Result<TokenAnswer, Failure> {
-        let client = (self.client_auth, self.config.client_id.as_str(), &self.config.client_secret);
-        let answer = self.line.post(&self.token_endpoint, fields, client).await;
+        let provider = self.provider.load_full();
+        let (endpoint, client) = (&provider.token_endpoint, &self.config.client);
+        let (id, now) = (&self.config.client_id, self.clock.now());
+        let presented = client.present(provider.client_auth, id, endpoint.as_str(), now);
+        let presented = presented.map_err(|error| Failure::new(Fault::Unavailable, error))?;
+        let answer = self.line.post_form(endpoint, fields, &presented).await;
         let (status, body) = answer.map_err(|error| Failure::new(Fault::Unavailable, error))?;
         if status == StatusCode::OK {
             return serde_json::from_slice(&body).map_err(|_| {
@@ -278,73 +315,19 @@ impl RelyingParty {
         Err(refusal(status, &body))
     }
 
-    async fn userinfo(&self, access_token: Option<&str>, sub: Option<&String>) -> Result<Claims, Failure> {
-        let (Some(endpoint), Some(token)) = (&self.userinfo_endpoint, access_token) else {
+    async fn userinfo(&self, access_token: Option<&str>, sub: &str) -> Result<Claims, Failure> {
+        let provider = self.provider.load_full();
+        let (Some(endpoint), Some(token)) = (&provider.userinfo_endpoint, access_token) else {
             return Err(Failure::new(Fault::Unavailable, "the provider has no userinfo to ask"));
         };
         let token = SecretString::from(token);
         let claims: Claims = call::json(self.line.get(endpoint, Some(&token)).await)
             .map_err(|error: CallError| Failure::new(Fault::Unavailable, format!("userinfo endpoint: {error}")))?;
         // OpenID Connect Core 1.0, section 5.3.2: an answer about somebody else must not be used.
-        if claims.string("sub") != sub.map(String::as_str) {
+        if claims.string("sub") != Some(sub) {
             return Err(Failure::new(Fault::Claims, "userinfo sub is not the id_token's"));
         }
         Ok(claims)
-    }
-}
-
-/// What was read of a person so far, and where from.
-struct Read {
-    person: Person,
-    /// The groups claim was there, if only to say that there are none.
-    groups_known: bool,
-    email_verified: Option<bool>,
-    claim_names: String,
-}
-
-impl Read {
-    fn nothing_of(sub: &str) -> Self {
-        let person = Person { sub: sub.to_owned(), email: None, name: None, groups: Vec::new() };
-        Self { person, groups_known: false, email_verified: None, claim_names: String::new() }
-    }
-
-    fn of_id_token(claims: &Claims, config: &OidcConfig) -> Self {
-        Self {
-            person: rules::person(claims, config),
-            groups_known: claims.lookup(&config.groups_claim).is_some(),
-            email_verified: claims.email_verified(),
-            claim_names: claims.names().collect::<Vec<_>>().join(","),
-        }
-    }
-
-    /// Fills what is missing; overrides nothing.
-    fn fill_from(&mut self, userinfo: &Claims, config: &OidcConfig) {
-        let other = rules::person(userinfo, config);
-        if self.person.email.is_none() && other.email.is_some() {
-            self.person.email = other.email;
-            // It speaks of this e-mail address.
-            self.email_verified = userinfo.email_verified().or(self.email_verified);
-        }
-        if !self.groups_known {
-            self.person.groups = other.groups;
-            self.groups_known = userinfo.lookup(&config.groups_claim).is_some();
-        }
-        self.person.name = self.person.name.take().or(other.name);
-        let names = userinfo.names().collect::<Vec<_>>().join(",");
-        self.claim_names.push_str("; userinfo claim names: ");
-        self.claim_names.push_str(&names);
-    }
-
-    fn keep_last_known(&mut self, known: &Person) {
-        if self.person.email.is_none() {
-            self.person.email.clone_from(&known.email);
-        }
-        if self.person.name.is_none() {
-            self.person.name.clone_from(&known.name);
-        }
-        if !self.groups_known {
-            self.person.groups.clone_from(&known.groups);
-        }
     }
 }
 
@@ -366,24 +349,6 @@ fn refusal(status: StatusCode, body: &Bytes) -> Failure {
 
 fn shortened(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(200).collect()
-}
-
-/// POST where it is offered: it needs no double encoding, which some providers get wrong. Basic is the standard's default.
-fn client_auth(supported: &[String]) -> ClientAuth {
-    if supported.iter().any(|method| method == "client_secret_post") { ClientAuth::Post } else { ClientAuth::Basic }
-}
-
-/// An issuer less its trailing slash, with both names of this machine alike.
-fn comparable(issuer: &str) -> String {
-    let issuer = issuer.trim_end_matches('/');
-    match Url::parse(issuer) {
-        Ok(mut url) if url.host_str() == Some("localhost") => {
-            let _ = url.set_host(Some("127.0.0.1"));
-            url.as_str().trim_end_matches('/').to_owned()
-        }
-        Ok(url) => url.as_str().trim_end_matches('/').to_owned(),
-        Err(_) => issuer.to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -180,10 +180,10 @@ impl SignIn {
         &self.bearers
     }
 
-    /// The origin that [`Departure::url`] leads to, such as `https://idp.example`.
+    /// The origin that [`Departure::url`] leads to, such as `https://idp.example`. It may change within a day.
     #[must_use]
     pub fn provider_origin(&self) -> String {
-        self.provider.authorization_endpoint().origin().ascii_serialization()
+        self.provider.authorization_origin()
     }
 
     /// A device asks to be signed in. `surface` is how it names itself.
@@ -302,11 +302,12 @@ impl SignIn {
         }
     }
 
-    /// Removes expired grants; called now and then.
+    /// Removes expired grants, and reads the provider's discovery document again once a day; called now and then.
     ///
     /// # Errors
     /// When the store gives no answer.
     pub async fn sweep(&self) -> Result<u64, SignInError> {
+        self.provider.keep_current().await;
         Ok(self.grants.sweep(self.clock.now()).await?)
     }
 

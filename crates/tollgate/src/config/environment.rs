@@ -55,18 +55,44 @@ impl Environment {
     }
 
     /// The forward proxy, in either letter case as curl reads it.
-    pub(super) fn proxy(&self) -> Option<ProxyConfig> {
+    pub(super) fn proxy(&self, report: &Report) -> Option<ProxyConfig> {
         let either = |lower: &str| {
             let upper = lower.to_ascii_uppercase();
             self.get(lower).or_else(|| self.get(&upper)).filter(|value| !value.trim().is_empty())
         };
         let url = |name| either(name).map(SecretString::from);
-        let proxy = ProxyConfig {
+        let mut proxy = ProxyConfig {
             https: url("https_proxy"),
             http: url("http_proxy"),
             no_proxy: either("no_proxy").map(str::to_owned),
+            is_egress_boundary: false,
         };
-        (proxy.https.is_some() || proxy.http.is_some()).then_some(proxy)
+        let is_set = proxy.https.is_some() || proxy.http.is_some();
+        proxy.is_egress_boundary = self.proxy_is_boundary(is_set, proxy.no_proxy.is_some(), report);
+        is_set.then_some(proxy)
+    }
+
+    /// Only where nothing can go around the proxy.
+    fn proxy_is_boundary(&self, is_set: bool, has_exceptions: bool, report: &Report) -> bool {
+        const NAME: &str = "CLAUDE_GATEWAY_PROXY_IS_EGRESS_BOUNDARY";
+        if self.get(NAME) != Some("1") {
+            return false;
+        }
+        let stopped_by = if !is_set {
+            "neither HTTPS_PROXY nor HTTP_PROXY is set"
+        } else if has_exceptions {
+            "NO_PROXY is set"
+        } else if self.allow_loopback() {
+            "CLAUDE_GATEWAY_ALLOW_LOOPBACK is 1"
+        } else {
+            return true;
+        };
+        report.warning(
+            NAME,
+            None,
+            format!("has no effect, because {stopped_by}: host names are resolved and checked here"),
+        );
+        false
     }
 
     pub(super) fn drain_timeout(&self, report: &Report) -> Duration {
@@ -76,15 +102,6 @@ impl Environment {
             report.warning(NAME, None, "not a whole number of milliseconds; 25000 is used");
             DRAIN
         })
-    }
-
-    /// Warns of variables that the reference server obeys and this version does not.
-    pub(super) fn warn_of_unsupported(&self, report: &Report) {
-        const EGRESS: &str = "CLAUDE_GATEWAY_PROXY_IS_EGRESS_BOUNDARY";
-        if self.get(EGRESS) == Some("1") {
-            let message = "not supported by this version of Tollgate: host names are resolved and checked here";
-            report.warning(EGRESS, None, message);
-        }
     }
 
     pub(super) fn log_level(&self, report: &Report) -> LogLevel {

@@ -62,6 +62,8 @@ pub(super) const SECTIONS: &[&Section] = &[
     &listen::SECTION,
     &listen::TLS,
     &oidc::SECTION,
+    &oidc::ASSERTION,
+    &oidc::GOOGLE,
     &session::SECTION,
     &store::SECTION,
     &upstreams::SECTION,
@@ -108,7 +110,11 @@ const ENVIRONMENT: &str = "
 | `CLAUDE_GATEWAY_LOG_LEVEL` | `info` | `debug`, `info`, `warn` or `error`; audit lines are not affected |
 | `CLAUDE_GATEWAY_ALLOW_LOOPBACK` | | `1` allows connections to loopback addresses, for tests on one machine |
 | `CLAUDE_GATEWAY_DRAIN_TIMEOUT_MS` | `25000` | how long open requests may take to finish after SIGTERM |
-| `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` | | the forward proxy of upstream connections, in either letter case |
+| `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` | | the forward proxy of upstream connections, in either letter case; \
+`oidc.use_proxy` says whether the identity provider is behind it too |
+| `CLAUDE_GATEWAY_PROXY_IS_EGRESS_BOUNDARY` | | `1` leaves it to the proxy to resolve host names and to decide where \
+connections may go, also for the identity provider unless `oidc.use_proxy: false`. It takes a proxy variable, an empty \
+`NO_PROXY`, and loopback that is not allowed; otherwise a warning says what stopped it |
 ";
 
 const LATER: &str = "

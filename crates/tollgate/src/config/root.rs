@@ -59,8 +59,7 @@ const NOTICE_CHARACTERS: usize = 500;
 /// Reads every section. `None` when a problem was reported, and sometimes `Some` as well: the report decides.
 pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report: &Report) -> Option<Config> {
     let root = Mapping::root(tree, &SECTION, report)?;
-    environment.warn_of_unsupported(report);
-    let connect = connect::Config { allow_loopback: environment.allow_loopback(), proxy: environment.proxy() };
+    let connect = connect::Config { allow_loopback: environment.allow_loopback(), proxy: environment.proxy(report) };
     let allow_loopback = connect.allow_loopback;
 
     let listen =
@@ -72,7 +71,7 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
             field.refuse(format!("{}; write one as a mapping", oidc::LIST.refusal()));
             return None;
         }
-        oidc::read(&field.mapping(&oidc::SECTION)?, allow_loopback)
+        oidc::read(&field.mapping(&oidc::SECTION)?, &connect)
     });
     let session = root.required("session", "write session: { jwt_secret: ${GATEWAY_JWT_SECRET} }", |field| {
         session::read(&field.mapping(&session::SECTION)?)

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use control::identity::ClientCredential;
 use control::spend::GroupMode;
 use control::store;
 use proxy::upstream::Credential;
@@ -36,6 +37,11 @@ fn file(sections: &str) -> String {
     base.chain([sections]).collect::<Vec<_>>().join("\n")
 }
 
+/// A key for tests, its certificate, and a service account's key file with it.
+const CLIENT_KEY: &str = include_str!("tests/client_key.pem");
+const CLIENT_CERTIFICATE: &str = include_str!("tests/client_certificate.pem");
+const GOOGLE_KEY_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/tests/google_key.json");
+
 fn environment() -> Environment {
     let cert = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     Environment::from_pairs([
@@ -45,6 +51,9 @@ fn environment() -> Environment {
         ("ADMIN_KEY", "an-admin-key-of-at-least-32-characters"),
         ("OTLP_TOKEN", "otlp-secret"),
         ("CERT_FILE", cert),
+        ("CLIENT_KEY", CLIENT_KEY),
+        ("CLIENT_CERTIFICATE", CLIENT_CERTIFICATE),
+        ("GOOGLE_KEY_FILE", GOOGLE_KEY_FILE),
         ("PORT", "4711"),
         ("EMPTY", ""),
     ])
@@ -82,7 +91,15 @@ fn a_file_that_uses_every_key_says_what_it_says() {
 
     let oidc = &config.oidc;
     assert_eq!(oidc.issuer.as_str(), "https://idp.example.com/realms/main");
-    assert_eq!(oidc.client_secret.expose_secret(), "oidc-secret");
+    assert!(matches!(oidc.client, ClientCredential::Assertion(_)));
+    assert_eq!(oidc.discovery_url.as_ref().unwrap().query(), Some("appid=1"));
+    assert_eq!((oidc.id_token_algorithm, oidc.clock_skew_seconds), (Some("ES512"), 5));
+    assert_eq!(
+        (oidc.additional_authorized_parties.as_slice(), oidc.authorities.len()),
+        (&["portal".to_owned()][..], 1)
+    );
+    assert_eq!((oidc.use_proxy, oidc.scope_on_refresh), (Some(false), true));
+    assert_eq!(oidc.google_groups.as_ref().unwrap().token_uri().as_str(), "https://oauth2.googleapis.com/token");
     assert_eq!(oidc.allowed_email_domains, ["example.com", "example.org"]);
     assert_eq!(oidc.groups_claim, "/resource_access/gateway/roles");
     assert_eq!(oidc.email_claim, ["upn", "email"]);
@@ -214,8 +231,8 @@ fn every_key_of_the_reference_is_in_the_file_that_uses_every_key() {
     let report = Report::default();
     let mut written = BTreeSet::new();
     collect(&tree::parse(EVERY_KEY, &report).unwrap(), "", &mut written);
-    // It excludes postgres_url, and the JSON file above has it.
-    written.insert("store.sqlite_path".to_owned());
+    // It excludes postgres_url, and the JSON file above has it; a key and a secret exclude each other too.
+    written.extend(["store.sqlite_path".to_owned(), "oidc.client_secret".to_owned()]);
     for section in reference::SECTIONS {
         for (path, key) in section.path.split(", ").flat_map(|path| section.keys.iter().map(move |key| (path, key))) {
             let key = tree::child(path, key.name);

@@ -50,7 +50,6 @@ struct Surface {
     audit: AuditLog,
     clock: Arc<dyn Clock>,
     config: Arc<Config>,
-    pages: Pages,
 }
 
 /// Every path of this surface. None is behind the bearer wall; other methods on them are, and so are left to the
@@ -62,10 +61,7 @@ pub fn routes(
     clock: Arc<dyn Clock>,
     config: Config,
 ) -> Router {
-    let mut origins = vec![sign_in.provider_origin()];
-    origins.extend(config.form_action_origins.iter().cloned());
-    let pages = Pages::new(&origins, config.login_notice.clone());
-    let surface = Surface { sign_in, counters, audit, clock, config: Arc::new(config), pages };
+    let surface = Surface { sign_in, counters, audit, clock, config: Arc::new(config) };
     Router::new()
         .route("/.well-known/oauth-authorization-server", get(discovery::show))
         .route("/oauth/device_authorization", post(device::authorize))
@@ -77,6 +73,13 @@ pub fn routes(
 }
 
 impl Surface {
+    /// Made anew for each page: the provider may move its authorization endpoint.
+    fn pages(&self) -> Pages {
+        let mut origins = vec![self.sign_in.provider_origin()];
+        origins.extend(self.config.form_action_origins.iter().cloned());
+        Pages::new(&origins, self.config.login_notice.clone())
+    }
+
     /// The origin as browsers write it in `Origin`.
     fn browser_origin(&self) -> Option<String> {
         Some(Url::parse(&self.config.public_origin).ok()?.origin().ascii_serialization())

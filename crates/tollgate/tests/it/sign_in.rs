@@ -9,7 +9,7 @@ use bytes::Bytes;
 use control::audit::AuditLog;
 use control::clock::{Clock, SystemClock};
 use control::connect::{self, Egress};
-use control::identity::{OidcConfig, Principal, SessionConfig, SignIn, sign_in};
+use control::identity::{ClientCredential, OidcConfig, Principal, SessionConfig, SignIn, sign_in};
 use control::limit::{Counters, RateLimit};
 use control::store::{Config as StoreConfig, PostgresConfig, Store};
 use futures_util::future::join_all;
@@ -119,7 +119,15 @@ fn oidc(idp: &Idp) -> OidcConfig {
     OidcConfig {
         issuer: idp.issuer().parse().unwrap(),
         client_id: Idp::CLIENT_ID.to_owned(),
-        client_secret: Idp::CLIENT_SECRET.into(),
+        client: ClientCredential::Secret { secret: Idp::CLIENT_SECRET.into(), method: None },
+        discovery_url: None,
+        id_token_algorithm: None,
+        clock_skew_seconds: 30,
+        additional_authorized_parties: Vec::new(),
+        authorities: Vec::new(),
+        use_proxy: None,
+        google_groups: None,
+        scope_on_refresh: false,
         scopes: ["openid", "profile", "email", "groups", "offline_access"].map(str::to_owned).to_vec(),
         extra_auth_params: BTreeMap::new(),
         use_pkce: true,

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::Full;
@@ -11,6 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use url::{Url, form_urlencoded};
 
+use super::client::Presented;
 use crate::connect::{Egress, FetchError};
 
 const LONGEST_ANSWER: usize = 1024 * 1024;
@@ -37,13 +36,6 @@ pub(super) enum CallError {
     Unreadable,
 }
 
-/// How the token endpoint knows us (RFC 6749, section 2.3.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ClientAuth {
-    Basic,
-    Post,
-}
-
 impl Line {
     /// A line with the budget of the contract: the person's client waits little longer.
     pub(super) fn new(egress: Egress) -> Self {
@@ -59,15 +51,34 @@ impl Line {
         self.send(request, String::new()).await
     }
 
-    /// POST of a form to the token endpoint.
-    pub(super) async fn post(
+    /// POST of a form to a token endpoint.
+    pub(super) async fn post_form(
         &self,
         url: &Url,
         fields: &[(&str, &str)],
-        client: (ClientAuth, &str, &SecretString),
+        client: &Presented,
     ) -> Result<(StatusCode, Bytes), CallError> {
-        let (request, body) = token_request(url, fields, client);
-        self.send(request, body).await
+        let mut request = Request::post(url.as_str())
+            .header(header::ACCEPT, "application/json")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        if let Some(authorization) = &client.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        self.send(request, encoded(fields, &client.fields)).await
+    }
+
+    /// POST of JSON with a bearer.
+    pub(super) async fn post_json(
+        &self,
+        url: &Url,
+        body: &serde_json::Value,
+        bearer: &SecretString,
+    ) -> Result<(StatusCode, Bytes), CallError> {
+        let request = Request::post(url.as_str())
+            .header(header::ACCEPT, "application/json")
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::AUTHORIZATION, format!("Bearer {}", bearer.expose_secret()));
+        self.send(request, body.to_string()).await
     }
 
     async fn send(&self, request: http::request::Builder, body: String) -> Result<(StatusCode, Bytes), CallError> {
@@ -78,27 +89,8 @@ impl Line {
     }
 }
 
-fn token_request(
-    url: &Url,
-    fields: &[(&str, &str)],
-    (auth, id, secret): (ClientAuth, &str, &SecretString),
-) -> (http::request::Builder, String) {
-    let mut form = form_urlencoded::Serializer::new(String::new());
-    form.extend_pairs(fields);
-    let mut request = Request::post(url.as_str())
-        .header(header::ACCEPT, "application/json")
-        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-    match auth {
-        ClientAuth::Post => {
-            form.append_pair("client_id", id).append_pair("client_secret", secret.expose_secret());
-        }
-        ClientAuth::Basic => {
-            let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-            let pair = format!("{}:{}", encoded(id), encoded(secret.expose_secret()));
-            request = request.header(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(pair)));
-        }
-    }
-    (request, form.finish())
+fn encoded(fields: &[(&str, &str)], more: &[(&str, String)]) -> String {
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).extend_pairs(more).finish()
 }
 
 /// The document of a 200 answer.

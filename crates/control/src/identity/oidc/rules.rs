@@ -1,7 +1,5 @@
 //! From verified claims to a person, and whether that person may sign in.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,8 +8,6 @@ use wire::oidc::Claims;
 
 use crate::identity::OidcConfig;
 
-/// How far the provider's clock may be from ours.
-const CLOCK_SKEW: Duration = Duration::from_secs(30);
 /// OpenID Connect Core 1.0, section 2.
 const LONGEST_SUBJECT: usize = 255;
 
@@ -31,8 +27,18 @@ pub(in crate::identity) struct Person {
 pub(super) struct Expected<'a> {
     pub(super) issuer: &'a str,
     pub(super) client_id: &'a str,
+    /// Values of `azp` beside it.
+    pub(super) other_parties: &'a [String],
     /// Absent in a refresh.
     pub(super) nonce: Option<&'a str>,
+    /// How far the provider's clock may be from ours, in seconds.
+    pub(super) clock_skew: u64,
+}
+
+impl Expected<'_> {
+    fn is_authorized(&self, party: &Value) -> bool {
+        party == self.client_id || self.other_parties.iter().any(|other| party == other.as_str())
+    }
 }
 
 /// Checks everything of a verified ID token but its rules.
@@ -48,19 +54,19 @@ pub(super) fn accept(claims: &Claims, expected: &Expected<'_>, now: Timestamp) -
         return Err("id_token aud does not hold the client id".to_owned());
     }
     match claims.lookup("azp") {
-        Some(party) if party != expected.client_id => return Err("id_token azp is another client".to_owned()),
+        Some(party) if !expected.is_authorized(party) => return Err("id_token azp is another client".to_owned()),
         None if audiences.len() > 1 => return Err("id_token has several aud and no azp".to_owned()),
         _ => {}
     }
     let now = now.as_second();
-    let skew = i64::try_from(CLOCK_SKEW.as_secs()).unwrap_or(0);
-    if seconds(claims, "exp")?.ok_or("id_token missing exp")? <= now - skew {
+    let skew = i64::try_from(expected.clock_skew).unwrap_or(i64::MAX);
+    if seconds(claims, "exp")?.ok_or("id_token missing exp")? <= now.saturating_sub(skew) {
         return Err("id_token has expired".to_owned());
     }
-    if seconds(claims, "iat")?.ok_or("id_token missing iat")? > now + skew {
+    if seconds(claims, "iat")?.ok_or("id_token missing iat")? > now.saturating_add(skew) {
         return Err("id_token iat is in the future".to_owned());
     }
-    if seconds(claims, "nbf")?.is_some_and(|begin| begin > now + skew) {
+    if seconds(claims, "nbf")?.is_some_and(|begin| begin > now.saturating_add(skew)) {
         return Err("id_token is not valid yet".to_owned());
     }
     if let Some(nonce) = expected.nonce {
@@ -87,7 +93,7 @@ fn seconds(claims: &Claims, name: &str) -> Result<Option<i64>, String> {
     }
 }
 
-/// Reads the person out of accepted claims.
+/// Reads the person out of claims that were signed.
 pub(super) fn person(claims: &Claims, config: &OidcConfig) -> Person {
     Person {
         sub: claims.string("sub").unwrap_or_default().to_owned(),
@@ -125,29 +131,21 @@ pub(super) fn admit(person: &Person, email_verified: Option<bool>, config: &Oidc
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use std::collections::BTreeMap;
-
     use serde_json::json;
 
     use super::*;
 
     const NOW: i64 = 1_800_000_000;
-    const EXPECTED: Expected<'_> = Expected { issuer: "https://idp.example", client_id: "gateway", nonce: Some("n-1") };
+    const EXPECTED: Expected<'_> = Expected {
+        issuer: "https://idp.example",
+        client_id: "gateway",
+        other_parties: &[],
+        nonce: Some("n-1"),
+        clock_skew: 30,
+    };
 
     fn config() -> OidcConfig {
-        OidcConfig {
-            issuer: "https://idp.example".parse().unwrap(),
-            client_id: "gateway".to_owned(),
-            client_secret: "secret".into(),
-            scopes: vec!["openid".to_owned()],
-            extra_auth_params: BTreeMap::new(),
-            use_pkce: true,
-            userinfo_fallback: false,
-            allowed_email_domains: Vec::new(),
-            allowed_groups: Vec::new(),
-            groups_claim: "groups".to_owned(),
-            email_claim: vec!["email".to_owned()],
-        }
+        crate::identity::fake_provider::config("https://idp.example")
     }
 
     fn claims(changes: Value) -> Claims {

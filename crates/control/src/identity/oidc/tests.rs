@@ -5,6 +5,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::json;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+mod accepted;
+mod groups;
+
 use super::*;
 use crate::clock::TestClock;
 use crate::identity::fake_provider::{FakeProvider, NOW, loopback_egress};
@@ -235,8 +241,8 @@ async fn only_invalid_grant_ends_a_session_and_every_other_trouble_is_the_provid
 #[tokio::test]
 async fn a_provider_that_is_down_does_not_end_a_session() {
     let provider = FakeProvider::start().await;
-    let mut party = ready(&provider).await;
-    party.token_endpoint = "http://127.0.0.1:1/token".parse().unwrap();
+    provider.script.lock().unwrap().discovery = json!({"token_endpoint": "http://127.0.0.1:1/token"});
+    let party = ready(&provider).await;
     assert_eq!(refreshed(&party).await.unwrap_err().fault, Fault::Unavailable);
 }
 

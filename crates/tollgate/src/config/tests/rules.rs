@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use control::identity::{ClientCredential, SecretMethod};
 use control::spend::GroupMode;
 
 use super::{SECRET, file, parse, read, refused, valid};
@@ -75,6 +76,78 @@ fn oidc_rules() {
         refused(&oidc(&format!("extra_auth_params: {{{name}: x}}")), &[expected.as_str()]);
     }
     assert!(valid(&oidc("allowed_groups: [], allowed_email_domains: []")).0.oidc.allowed_groups.is_empty());
+}
+
+/// `oidc` with the client's credential written as given.
+fn oidc_client(credential: &str) -> String {
+    format!("oidc: {{issuer: 'https://i.example.com', client_id: a, {credential}}}")
+}
+
+#[test]
+fn a_client_has_a_secret_or_a_key_and_never_both() {
+    let key = "client_assertion: {private_key_pem: '${CLIENT_KEY}', certificate_pem: '${CLIENT_CERTIFICATE}'}";
+    let jwt = "token_endpoint_auth_method: private_key_jwt";
+    let method = |written: &str| match valid(&oidc_client(written)).0.oidc.client {
+        ClientCredential::Secret { method, .. } => method,
+        ClientCredential::Assertion(_) => panic!("a key"),
+    };
+    assert_eq!(method("client_secret: s"), None);
+    let written = |name: &str| format!("client_secret: s, token_endpoint_auth_method: {name}");
+    assert_eq!(method(&written("client_secret_basic")), Some(SecretMethod::Basic));
+    assert_eq!(method(&written("client_secret_post")), Some(SecretMethod::Post));
+    valid(&oidc_client(&format!("{jwt}, {key}")));
+    for (credential, problem) in [
+        (format!("{jwt}, {key}, client_secret: s"), "oidc.client_secret: stands beside"),
+        (jwt.to_owned(), "oidc.client_assertion: missing; private_key_jwt"),
+        (
+            format!("client_secret: s, {key}"),
+            "oidc.client_assertion: needs token_endpoint_auth_method: private_key_jwt",
+        ),
+        (written("none"), "oidc.token_endpoint_auth_method: must be client_secret_basic or"),
+        (
+            format!("{jwt}, client_assertion: {{private_key_pem: x, certificate_pem: '${{CLIENT_CERTIFICATE}}'}}"),
+            "oidc.client_assertion: private_key_pem holds no private key",
+        ),
+        (
+            format!("{jwt}, client_assertion: {{private_key_pem: '${{CLIENT_KEY}}', certificate_pem: x}}"),
+            "oidc.client_assertion: certificate_pem holds no certificate",
+        ),
+    ] {
+        refused(&oidc_client(&credential), &[problem]);
+    }
+}
+
+#[test]
+fn what_is_said_of_the_provider_can_be_so() {
+    for (more, problem) in [
+        ("discovery_url: 'https://i.example.com/metadata'", "oidc.discovery_url: must be the URL of a discovery"),
+        ("discovery_url: 'http://169.254.169.254/.well-known/x'", "oidc.discovery_url: ECONNREFUSED_SSRF"),
+        ("id_token_signed_response_alg: HS256", "oidc.id_token_signed_response_alg: must be RS256 or"),
+        ("clock_skew_seconds: -1", "oidc.clock_skew_seconds: must be a whole number from 0"),
+        ("ca_cert_pem: '-----BEGIN CERTIFICATE-----'", "oidc.ca_cert_pem: must be one or more certificates"),
+        ("ca_cert_pem: none", "oidc.ca_cert_pem: must be one or more certificates"),
+        ("additional_authorized_parties: ['']", "oidc.additional_authorized_parties[0]: blank"),
+        ("use_proxy: 'yes'", "oidc.use_proxy: must be true or false"),
+        ("google_groups: {admin_email: a@b.c}", "oidc.google_groups.service_account_json_path: missing"),
+        (
+            "google_groups: {service_account_json_path: /nonexistent/key.json, admin_email: a@b.c}",
+            "oidc.google_groups.service_account_json_path: the file cannot be read",
+        ),
+        (
+            "google_groups: {service_account_json_path: '${CERT_FILE}', admin_email: a@b.c}",
+            "oidc.google_groups.service_account_json_path: is no service account key",
+        ),
+        (
+            "google_groups: {service_account_json_path: '${GOOGLE_KEY_FILE}', admin_email: admin}",
+            "oidc.google_groups.admin_email: must be an e-mail address",
+        ),
+    ] {
+        refused(&oidc_client(&format!("client_secret: s, {more}")), &[problem]);
+    }
+    let (config, warnings) = valid(&oidc_client("client_secret: s, clock_skew_seconds: 301, use_proxy: true"));
+    assert_eq!((config.oidc.clock_skew_seconds, config.oidc.use_proxy), (301, Some(true)));
+    let told: Vec<_> = warnings.iter().map(|warning| warning.path.as_str()).collect();
+    assert_eq!(told, ["oidc.clock_skew_seconds", "oidc.use_proxy"]);
 }
 
 #[test]

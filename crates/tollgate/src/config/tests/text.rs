@@ -110,7 +110,27 @@ fn the_environment_is_read_with_forgiveness() {
     let (config, warnings) = with(&[("CLAUDE_GATEWAY_DRAIN_TIMEOUT_MS", "soon"), ("CLAUDE_GATEWAY_LOG_LEVEL", "loud")]);
     assert_eq!((config.drain_timeout, config.log_level), (Duration::from_secs(25), LogLevel::Info));
     assert_eq!(warnings.len(), 2);
-    assert_eq!(with(&[("CLAUDE_GATEWAY_PROXY_IS_EGRESS_BOUNDARY", "1")]).1.len(), 1);
+}
+
+#[test]
+fn the_proxy_is_the_boundary_only_where_nothing_can_go_around_it_and_a_warning_says_what_stopped_it() {
+    let read = |variables: &[(&str, &str)]| {
+        let boundary = ("CLAUDE_GATEWAY_PROXY_IS_EGRESS_BOUNDARY", "1");
+        let environment = Environment::from_pairs(variables.iter().copied().chain([boundary]));
+        let (config, warnings) = parse(file("").as_bytes(), Path::new("/etc/tollgate"), &environment).unwrap();
+        let is_boundary = config.connect.proxy.is_some_and(|proxy| proxy.is_egress_boundary);
+        (is_boundary, warnings.into_iter().map(|warning| warning.message).collect::<Vec<_>>())
+    };
+    let proxy = ("HTTPS_PROXY", "http://proxy:3128");
+    assert_eq!(read(&[proxy, ("NO_PROXY", " ")]), (true, Vec::new()));
+    for (variables, reason) in [
+        (vec![], "neither HTTPS_PROXY nor HTTP_PROXY is set"),
+        (vec![proxy, ("no_proxy", "internal")], "NO_PROXY is set"),
+        (vec![proxy, ("CLAUDE_GATEWAY_ALLOW_LOOPBACK", "1")], "CLAUDE_GATEWAY_ALLOW_LOOPBACK is 1"),
+    ] {
+        let (is_boundary, warnings) = read(&variables);
+        assert!(!is_boundary && warnings.len() == 1 && warnings[0].contains(reason), "{warnings:?}");
+    }
 }
 
 #[test]

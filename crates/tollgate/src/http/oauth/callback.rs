@@ -26,7 +26,7 @@ pub(super) async fn finish(
     let Ok(returned) = surface.sign_in.returned(state.as_deref(), asker(&facts)) else {
         let words =
             Words { title: "This link has expired", text: "Start the sign-in again on your device.", detail: None };
-        return surface.pages.bad_end(StatusCode::BAD_REQUEST, &words, &facts.request_id);
+        return surface.pages().bad_end(StatusCode::BAD_REQUEST, &words, &facts.request_id);
     };
     let attempt = returned.attempt().to_owned();
     let binding = cookie::find(&headers, &attempt, surface.is_https());
@@ -49,13 +49,13 @@ pub(super) async fn finish(
 fn page(surface: &Surface, facts: &RequestFacts, completion: &Completion) -> Response {
     const AGAIN: &str = "Start the sign-in again on your device.";
     let bad = |status, title, text, detail: Option<&str>| {
-        surface.pages.bad_end(status, &Words { title, text, detail }, &facts.request_id)
+        surface.pages().bad_end(status, &Words { title, text, detail }, &facts.request_id)
     };
     match completion {
         Completion::SignedIn { email } => {
             let detail = email.as_ref().map(|email| format!("Signed in as {email}."));
             let text = "Your device will notice within a few seconds. You can close this page.";
-            surface.pages.good_end(&Words { title: "You are signed in", text, detail: detail.as_deref() })
+            surface.pages().good_end(&Words { title: "You are signed in", text, detail: detail.as_deref() })
         }
         Completion::BrowserMismatch => {
             let text = "Finish it in the browser where you approved the code, or start again on your device.";

@@ -70,7 +70,7 @@ pub(super) async fn show(State(surface): State<Surface>, facts: RequestFacts, Ra
         .find(|(name, _)| name == "user_code")
         .map(|(_, value)| value.into_owned());
     let Some(typed) = typed.filter(|typed| !typed.trim().is_empty()) else {
-        return surface.pages.enter(StatusCode::OK, None, "");
+        return surface.pages().enter(StatusCode::OK, None, "");
     };
     let Some(code) = UserCode::read(&typed) else { return unknown(&surface, &typed) };
     let limit = surface.config.device_verify;
@@ -79,7 +79,7 @@ pub(super) async fn show(State(surface): State<Surface>, facts: RequestFacts, Ra
         return *refusal;
     }
     match surface.sign_in.look_up(&code).await {
-        Ok(Some(grant)) => surface.pages.approve(&code, &grant, facts.client_ip, surface.clock.now()),
+        Ok(Some(grant)) => surface.pages().approve(&code, &grant, facts.client_ip, surface.clock.now()),
         Ok(None) => unknown(&surface, &typed),
         Err(error) => {
             tell(&error, &facts);
@@ -121,7 +121,7 @@ pub(super) async fn deny(
         Err(refusal) => return *refusal,
     };
     match surface.sign_in.deny(UserCode::read(&typed).as_ref(), asker(&facts)).await {
-        Ok(true) => surface.pages.good_end(&Words {
+        Ok(true) => surface.pages().good_end(&Words {
             title: "Sign-in denied",
             text: "The device was not signed in, and its code is no longer valid. You can close this page.",
             detail: None,
@@ -146,7 +146,7 @@ async fn decided(
     if !is_same_origin(headers, surface.browser_origin().as_deref()) {
         refused_decision(surface, facts, "csrf_rejected");
         let problem = "That did not come from this page. Please enter the code here.";
-        return Err(Box::new(surface.pages.enter(StatusCode::FORBIDDEN, Some(problem), "")));
+        return Err(Box::new(surface.pages().enter(StatusCode::FORBIDDEN, Some(problem), "")));
     }
     let bucket = format!("device:{}", facts.client_ip);
     within(surface, &bucket, surface.config.device_verify, facts).await?;
@@ -154,7 +154,7 @@ async fn decided(
     if typed.trim().is_empty() {
         refused_decision(surface, facts, "unknown_code");
         let problem = "Please enter the code that your device shows.";
-        return Err(Box::new(surface.pages.enter(StatusCode::BAD_REQUEST, Some(problem), "")));
+        return Err(Box::new(surface.pages().enter(StatusCode::BAD_REQUEST, Some(problem), "")));
     }
     Ok(typed)
 }
@@ -165,7 +165,7 @@ async fn within(surface: &Surface, bucket: &str, limit: RateLimit, facts: &Reque
         Ok(Hit::Over { retry_after }) => {
             refused_decision(surface, facts, "rate_limited");
             let problem = "Too many codes were tried from your network. Please wait a few minutes.";
-            let mut page = surface.pages.enter(StatusCode::TOO_MANY_REQUESTS, Some(problem), "");
+            let mut page = surface.pages().enter(StatusCode::TOO_MANY_REQUESTS, Some(problem), "");
             let seconds = retry_after.as_millis().div_ceil(1000).max(1);
             if let Ok(seconds) = HeaderValue::from_str(&seconds.to_string()) {
                 page.headers_mut().insert(header::RETRY_AFTER, seconds);
@@ -200,7 +200,7 @@ fn unknown(surface: &Surface, typed: &str) -> Response {
     let problem = "This code is not valid: it was mistyped, used already, or has expired. Start again on your device for a new one.";
     // As much as the field takes.
     let typed: String = typed.chars().take(9).collect();
-    surface.pages.enter(StatusCode::NOT_FOUND, Some(problem), &typed)
+    surface.pages().enter(StatusCode::NOT_FOUND, Some(problem), &typed)
 }
 
 /// The store gives no answer.
@@ -210,7 +210,7 @@ pub(super) fn out_of_order(surface: &Surface, facts: &RequestFacts) -> Response 
         text: "Nothing was changed. Please try again in a minute.",
         detail: None,
     };
-    surface.pages.bad_end(StatusCode::SERVICE_UNAVAILABLE, &words, &facts.request_id)
+    surface.pages().bad_end(StatusCode::SERVICE_UNAVAILABLE, &words, &facts.request_id)
 }
 
 /// The name less what could make it look like something else on the page.

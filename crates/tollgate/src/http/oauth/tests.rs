@@ -10,7 +10,7 @@ use axum::body::{Body, to_bytes};
 use axum::response::Response;
 use control::clock::TestClock;
 use control::connect::{self, Egress};
-use control::identity::{OidcConfig, SessionConfig, sign_in};
+use control::identity::{ClientCredential, OidcConfig, SessionConfig, sign_in};
 use control::store::{self, Store};
 use http::{Method, Request, StatusCode, header};
 use jiff::Timestamp;
@@ -121,7 +121,15 @@ fn oidc(issuer: &str) -> OidcConfig {
     OidcConfig {
         issuer: issuer.parse().unwrap(),
         client_id: "gateway".to_owned(),
-        client_secret: "secret".into(),
+        client: ClientCredential::Secret { secret: "secret".into(), method: None },
+        discovery_url: None,
+        id_token_algorithm: None,
+        clock_skew_seconds: 30,
+        additional_authorized_parties: Vec::new(),
+        authorities: Vec::new(),
+        use_proxy: None,
+        google_groups: None,
+        scope_on_refresh: false,
         scopes: vec!["openid".to_owned()],
         extra_auth_params: std::collections::BTreeMap::new(),
         use_pkce: true,

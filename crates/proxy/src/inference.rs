@@ -173,3 +173,6 @@ impl Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

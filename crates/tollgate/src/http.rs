@@ -43,7 +43,9 @@ pub fn app(edge: Arc<Edge>, wall: &Wall, surfaces: Surfaces) -> Router {
     let no_method = behind(wall, StatusCode::METHOD_NOT_ALLOWED);
     let no_head = behind(wall, StatusCode::METHOD_NOT_ALLOWED);
     open.method_not_allowed_fallback(no_method)
-        .layer(middleware::from_fn(move |request: Request, next: Next| head_only_for_health(request, next, no_head.clone())))
+        .layer(middleware::from_fn(move |request: Request, next: Next| {
+            head_only_for_health(request, next, no_head.clone())
+        }))
         .merge(admin)
         .merge(guarded)
         .fallback(nowhere)

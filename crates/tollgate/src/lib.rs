@@ -1,5 +1,7 @@
 //! Tollgate: edges and composition. Reads the configuration, builds the rooms, serves their surfaces; holds no rules.
 
+pub mod boot;
+pub mod cli;
 pub mod config;
 pub mod http;
 pub mod observe;

@@ -26,9 +26,9 @@ pub fn init(level: LogLevel) {
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Error => LevelFilter::ERROR,
     };
-    let filter = OURS.iter().fold(Targets::new().with_default(LevelFilter::ERROR), |filter, name| {
-        filter.with_target(*name, level)
-    });
+    let filter = OURS
+        .iter()
+        .fold(Targets::new().with_default(LevelFilter::ERROR), |filter, name| filter.with_target(*name, level));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).event_format(Line);
     // Fails when a test or an earlier call has set one, which then stays.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();

@@ -93,12 +93,7 @@ impl Server {
     }
 }
 
-async fn accept<A>(
-    listener: TcpListener,
-    handle: Handle<SocketAddr>,
-    acceptor: A,
-    app: Router,
-) -> std::io::Result<()>
+async fn accept<A>(listener: TcpListener, handle: Handle<SocketAddr>, acceptor: A, app: Router) -> std::io::Result<()>
 where
     A: Accept<TcpStream, axum::middleware::AddExtension<Router, axum::extract::ConnectInfo<SocketAddr>>>
         + Clone

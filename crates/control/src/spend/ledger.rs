@@ -121,6 +121,7 @@ pub enum Refusal {
 impl Ledger {
     /// A ledger and the task that writes it; nothing is decided until the task runs.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "a settlement must never be refused; requests in flight bound them")]
     pub fn new(store: Store, clock: Arc<dyn Clock>, caps: Caps, prices: Prices, config: &Config) -> (Self, Writer) {
         let (entries, inbox) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {

@@ -1,6 +1,7 @@
 //! PostgreSQL through a pool of pipelining connections.
 
 use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -25,6 +26,12 @@ const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub(super) struct Postgres {
     pool: Pool,
+    server: Arc<Server>,
+}
+
+/// How to open a connection outside the pool.
+#[derive(Debug)]
+struct Server {
     config: Config,
     tls: Tls,
 }
@@ -33,7 +40,7 @@ pub(super) struct Postgres {
 #[derive(Debug)]
 pub(super) struct PostgresTx {
     // `None` only once committed.
-    client: Option<Object>,
+    client: Option<Box<Object>>,
 }
 
 impl Postgres {
@@ -70,7 +77,7 @@ impl Postgres {
             }))
             .build()
             .map_err(StoreError::unreachable)?;
-        Ok(Self { pool, config, tls })
+        Ok(Self { pool, server: Arc::new(Server { config, tls }) })
     }
 
     pub(super) async fn execute(&self, sql: &str, params: &[Param<'_>]) -> Result<u64, StoreError> {
@@ -84,7 +91,7 @@ impl Postgres {
     pub(super) async fn begin(&self) -> Result<PostgresTx, StoreError> {
         let client = self.client().await?;
         within_budget(client.batch_execute("BEGIN")).await?;
-        Ok(PostgresTx { client: Some(client) })
+        Ok(PostgresTx { client: Some(Box::new(client)) })
     }
 
     /// Calls `on_change` with every topic that a replica notifies, and with `None` after each (re)connection, when
@@ -98,13 +105,14 @@ impl Postgres {
     }
 
     async fn listen_once(&self, on_change: &impl Fn(Option<&str>)) -> Result<(), StoreError> {
-        match &self.tls {
+        let Server { config, tls } = &*self.server;
+        match tls {
             Tls::Off => {
-                let (client, connection) = self.config.connect(NoTls).await.map_err(|e| unreachable(&e))?;
+                let (client, connection) = config.connect(NoTls).await.map_err(|e| unreachable(&e))?;
                 follow(client, connection, on_change).await
             }
             Tls::On { connector, .. } => {
-                let (client, connection) = self.config.connect(connector.clone()).await.map_err(|e| unreachable(&e))?;
+                let (client, connection) = config.connect(connector.clone()).await.map_err(|e| unreachable(&e))?;
                 follow(client, connection, on_change).await
             }
         }
@@ -135,7 +143,7 @@ impl PostgresTx {
     }
 
     fn open(&self) -> Result<&Object, StoreError> {
-        self.client.as_ref().ok_or_else(|| StoreError::refused("the transaction has ended"))
+        self.client.as_deref().ok_or_else(|| StoreError::refused("the transaction has ended"))
     }
 }
 
@@ -144,7 +152,7 @@ impl Drop for PostgresTx {
         if let Some(client) = self.client.take() {
             // Closing the connection rolls back without waiting for a database that may not answer; the pool opens a
             // new one. Rollbacks are rare here.
-            drop(Object::take(client));
+            drop(Object::take(*client));
         }
     }
 }

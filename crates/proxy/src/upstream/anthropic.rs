@@ -193,3 +193,6 @@ fn body(call: &Call<'_>, model_id: &str) -> Vec<Bytes> {
     }
     if edits.is_empty() { vec![call.body.clone()] } else { splice(call.body, &mut edits) }
 }
+
+#[cfg(test)]
+mod tests;

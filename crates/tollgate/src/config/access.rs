@@ -24,9 +24,9 @@ pub struct Limits {
     /// Largest request body in bytes.
     pub max_request_bytes: u64,
     /// Largest request head in bytes; `None`: as large as the server reads.
-    pub max_request_header_bytes: Option<u64>,
+    pub max_request_header_bytes: Option<usize>,
     /// Longest request target in bytes; `None`: as long as the server reads.
-    pub max_url_length: Option<u64>,
+    pub max_url_length: Option<usize>,
 }
 
 /// The `rate_limits:` section: each for one client address.
@@ -105,9 +105,11 @@ impl Default for Limits {
 pub(super) fn read_limits(field: &Field<'_>) -> Option<Limits> {
     let limits = field.mapping(&LIMITS)?;
     let bytes = |field: &Field<'_>| field.whole(1..=u64::MAX);
+    // A limit beyond the address space is none that anything could reach.
+    let size = |field: &Field<'_>| bytes(field).map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     let body = limits.or("max_request_bytes", DEFAULT_BODY, bytes);
-    let head = limits.maybe("max_request_header_bytes", bytes);
-    let url = limits.maybe("max_url_length", bytes);
+    let head = limits.maybe("max_request_header_bytes", size);
+    let url = limits.maybe("max_url_length", size);
     Some(Limits { max_request_bytes: body?, max_request_header_bytes: head?, max_url_length: url? })
 }
 

@@ -47,7 +47,7 @@ pub(super) const SECTION: Section = Section {
         ),
         key(
             "billing_group_tag",
-            "1 to 64 letters, digits, `_ . : / = + - @`; not beginning with `anthropic`",
+            "text of 1 to 64 letters, digits, `_ . : / = + - @`; not beginning with `anthropic`",
             "",
             "The tag of a request that names the group it is billed to.",
         ),
@@ -82,7 +82,7 @@ pub(super) const ENFORCEMENT: Section = Section {
         ),
         key(
             "wait_seconds",
-            "0 to 300",
+            "whole number, 0 to 300",
             "5",
             "How long a request that does not fit beside others in flight waits for them to settle.",
         ),

@@ -28,6 +28,7 @@ impl fmt::Debug for Environment {
 impl Environment {
     /// The environment of this process; a variable that is not UTF-8 does not exist.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the room that reads the environment")]
     pub fn from_process() -> Self {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -75,6 +76,15 @@ impl Environment {
             report.warning(NAME, None, "not a whole number of milliseconds; 25000 is used");
             DRAIN
         })
+    }
+
+    /// Warns of variables that the reference server obeys and this version does not.
+    pub(super) fn warn_of_unsupported(&self, report: &Report) {
+        const EGRESS: &str = "CLAUDE_GATEWAY_PROXY_IS_EGRESS_BOUNDARY";
+        if self.get(EGRESS) == Some("1") {
+            let message = "not supported by this version of Tollgate: host names are resolved and checked here";
+            report.warning(EGRESS, None, message);
+        }
     }
 
     pub(super) fn log_level(&self, report: &Report) -> LogLevel {

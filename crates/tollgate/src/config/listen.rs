@@ -54,7 +54,7 @@ pub(super) const SECTION: Section = Section {
     about: "Where the gateway serves, and the origin it is known by.",
     keys: &[
         key("host", "address or host name", "0.0.0.0", "Address to bind."),
-        key("port", "0 to 65535", "8080", "Port to bind; 0 lets the system choose."),
+        key("port", "whole number, 0 to 65535", "8080", "Port to bind; 0 lets the system choose."),
         key(
             "public_url",
             "http or https origin: scheme, host, port",

@@ -3,6 +3,7 @@
 //! Knows YAML 1.2's core schema and JSON; uses no floating point, save for JSON's own fractions.
 
 use serde_json::Number;
+use wire::catalog::nano_dollars;
 
 /// Whether a bare scalar is a number.
 pub(super) fn is_number(text: &str) -> bool {
@@ -28,22 +29,23 @@ pub(super) fn whole(text: &str) -> Option<u64> {
     if let Some(number) = radix(text) {
         return number.ok();
     }
-    if !digits(text) {
+    // `5.0` is whole too.
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if !digits(whole) || !fraction.bytes().all(|byte| byte == b'0') {
         return None;
     }
-    text.parse().ok()
+    whole.parse().ok()
 }
 
 /// A decimal number without sign and exponent in thousand-millionths; at most nine decimals.
 pub(super) fn nano(text: &str) -> Option<i64> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let fraction = fraction.trim_end_matches('0');
-    if !digits(whole) || !digits(fraction) || whole.len() + fraction.len() == 0 || fraction.len() > 9 {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    if matches!(text, "" | ".") {
         return None;
     }
-    let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let fraction: i64 = format!("{fraction:0<9}").parse().ok()?;
-    whole.checked_mul(1_000_000_000)?.checked_add(fraction)
+    // YAML leaves out either side of the point; zeros at the end say nothing.
+    let whole = if whole.is_empty() { "0" } else { whole };
+    nano_dollars(&format!("{whole}.{:0<1}", fraction.trim_end_matches('0')))
 }
 
 /// Thousand-millionths as a JSON number: whole when it is whole.
@@ -125,7 +127,9 @@ mod tests {
 
     #[test]
     fn whole_numbers_have_no_sign_and_no_fraction() {
-        for (text, expected) in [("8080", Some(8080)), ("0x10", Some(16)), ("-1", None), ("1.0", None), ("", None)] {
+        for (text, expected) in
+            [("8080", Some(8080)), ("0x10", Some(16)), ("-1", None), ("5.0", Some(5)), ("5.1", None), ("", None)]
+        {
             assert_eq!(whole(text), expected, "{text}");
         }
         assert_eq!(whole("99999999999999999999"), None);

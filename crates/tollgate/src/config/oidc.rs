@@ -155,7 +155,7 @@ fn read_params(field: &Field<'_>) -> Option<BTreeMap<String, String>> {
             value.refuse("the gateway sets this parameter itself; leave it out");
             return None;
         }
-        Some(((*name).to_owned(), value.string()?))
+        Some(((*name).to_owned(), value.any_string()?))
     }))
 }
 

@@ -55,6 +55,9 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// Nobody reads more at once.
+const MOST: usize = 200;
+
 /// Collects what the readers find, so that one reading tells everything.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -67,7 +70,7 @@ impl Report {
         let problem = Remark { path: path.to_owned(), line, message: message.into() };
         let mut problems = self.problems.borrow_mut();
         // An anchor that is wrong is wrong at each of its aliases, but one line of the file is told once.
-        if !problems.contains(&problem) {
+        if problems.len() < MOST && !problems.contains(&problem) {
             problems.push(problem);
         }
     }

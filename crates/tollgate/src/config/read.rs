@@ -6,7 +6,6 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
-use serde_json::{Map, Value};
 use url::Url;
 
 use super::number;
@@ -28,7 +27,7 @@ pub(super) struct Mapping<'a> {
 pub(super) struct Field<'a> {
     pub(super) path: String,
     pub(super) line: usize,
-    node: &'a Node,
+    pub(super) node: &'a Node,
     report: &'a Report,
 }
 
@@ -211,6 +210,16 @@ impl<'a> Field<'a> {
         self.text().map(str::to_owned)
     }
 
+    /// Text that says something, whatever it looks like: `3600` and `true` are texts too.
+    pub(super) fn any_string(&self) -> Option<String> {
+        let text = self.scalar("text")?;
+        if text.trim().is_empty() {
+            self.refuse("blank; write a value, or leave the key out");
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
     /// A text that is never shown.
     pub(super) fn secret(&self) -> Option<SecretString> {
         self.text().map(SecretString::from)
@@ -269,7 +278,11 @@ impl<'a> Field<'a> {
     /// The path of a file that exists.
     pub(super) fn existing_file(&self) -> Option<PathBuf> {
         let path = Path::new(self.text()?);
-        match std::fs::File::open(path) {
+        match std::fs::File::open(path).and_then(|file| file.metadata()) {
+            Ok(file) if file.is_dir() => {
+                self.refuse("is a folder; write the path of a file");
+                None
+            }
             Ok(_) => Some(path.to_owned()),
             Err(error) => {
                 self.refuse(format!("the file cannot be read: {error}; write the path of a file that can be"));
@@ -306,68 +319,6 @@ impl<'a> Field<'a> {
         Some(url)
     }
 
-    /// A mapping as JSON, with numbers, booleans and nulls as such.
-    pub(super) fn json_object(&self) -> Option<Map<String, Value>> {
-        match self.json()? {
-            Value::Object(object) => Some(object),
-            _ => self.wrong_type("a mapping"),
-        }
-    }
-
-    fn json(&self) -> Option<Value> {
-        match &self.node.kind {
-            Kind::Unknown => None,
-            Kind::Scalar { .. } if self.node.is_null() => Some(Value::Null),
-            Kind::Scalar { text, style: Style::Plain } => match text.as_str() {
-                "true" | "True" | "TRUE" => Some(Value::Bool(true)),
-                "false" | "False" | "FALSE" => Some(Value::Bool(false)),
-                text if number::is_number(text) => {
-                    let json = number::json(text);
-                    if json.is_none() {
-                        self.refuse("JSON has no such number; write an ordinary one, or put quotes around it");
-                    }
-                    json.map(Value::Number)
-                }
-                text => Some(Value::String(text.to_owned())),
-            },
-            Kind::Scalar { text, .. } => Some(Value::String(text.clone())),
-            Kind::List(_) => all(self.items()?.iter().map(Self::json)).map(Value::Array),
-            Kind::Map(_) => {
-                let entries = self.entries()?;
-                all(entries.iter().map(|(key, field)| Some(((*key).to_owned(), field.json()?)))).map(Value::Object)
-            }
-        }
-    }
-
-    /// The value under a path such as `permissions.deny[2]`, or the nearest thing above it with the path nevertheless.
-    pub(super) fn place(&self, path: &str) -> Self {
-        let mut field = self.clone();
-        let mut rest = path;
-        while !rest.is_empty() {
-            let Some((next, left)) = field.step(rest) else { break };
-            field = next;
-            rest = left.strip_prefix('.').unwrap_or(left);
-        }
-        let place = if path.starts_with('[') { format!("{}{path}", self.path) } else { child(&self.path, path) };
-        Self { path: place, ..field }
-    }
-
-    /// The child that `path` begins with, and the rest of it. Keys may hold dots themselves.
-    fn step<'p>(&self, path: &'p str) -> Option<(Field<'a>, &'p str)> {
-        match &self.node.kind {
-            Kind::Map(_) => self.entries()?.into_iter().find_map(|(key, field)| {
-                let left = path.strip_prefix(key)?;
-                (left.is_empty() || left.starts_with(['.', '['])).then_some((field, left))
-            }),
-            Kind::List(_) => {
-                let (index, left) = path.strip_prefix('[')?.split_once(']')?;
-                let index: usize = index.parse().ok()?;
-                Some((self.items()?.into_iter().nth(index)?, left))
-            }
-            _ => None,
-        }
-    }
-
     fn any_text(&self) -> Option<&'a str> {
         match &self.node.kind {
             Kind::Scalar { text, style: Style::Plain } if number::is_number(text) || is_boolean(text) => {
@@ -389,7 +340,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    fn wrong_type<T>(&self, wanted: &str) -> Option<T> {
+    pub(super) fn wrong_type<T>(&self, wanted: &str) -> Option<T> {
         match &self.node.kind {
             Kind::Unknown => {}
             Kind::Scalar { .. } if self.node.is_null() => self.refuse("empty; write a value, or leave the key out"),

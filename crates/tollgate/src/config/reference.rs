@@ -24,7 +24,7 @@ pub(super) struct Section {
 #[derive(Debug)]
 pub(super) struct Key {
     pub(super) name: &'static str,
-    /// Type and rule.
+    /// Type and rule. It begins with the type where that is not some text: boolean, number, whole number, list, mapping.
     pub(super) form: &'static str,
     /// `required`, or what stands when the key is left out.
     pub(super) default: &'static str,
@@ -85,8 +85,8 @@ pub(super) const SECTIONS: &[&Section] = &[
 ];
 
 const OPENING: &str = "\
-<!-- Generated from the tables in crates/tollgate/src/config. A test fails when this page and the tables differ;
-     run it with UPDATE_DOCS=1 to write the page anew. -->
+<!-- Generated from the tables in crates/tollgate/src/config. A test fails when this page and the tables differ.
+     To write it anew: UPDATE_DOCS=1 cargo test -p tollgate --lib config -->
 # Configuration
 
 Tollgate reads one YAML file, named by `--config`. `tollgate check --config FILE` says everything that is wrong with it,
@@ -164,21 +164,23 @@ fn print_section(page: &mut String, section: &Section) -> std::fmt::Result {
     Ok(())
 }
 
+/// Whether a generated file of `docs/` holds that text; with `UPDATE_DOCS` set it is written first.
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use std::path::Path;
+pub(super) fn is_current(name: &str, text: &str) -> bool {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name);
+    if option_env!("UPDATE_DOCS").is_some() && std::fs::write(&file, text).is_err() {
+        return false;
+    }
+    std::fs::read_to_string(&file).is_ok_and(|written| written == text)
+}
 
-    use super::{SECTIONS, markdown};
+#[cfg(test)]
+mod tests {
+    use super::{SECTIONS, is_current, markdown};
 
     #[test]
     fn the_page_in_the_docs_is_the_one_the_tables_make() {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
-        if option_env!("UPDATE_DOCS").is_some() {
-            std::fs::write(&file, markdown()).unwrap();
-        }
-        let written = std::fs::read_to_string(&file).unwrap_or_default();
-        assert!(written == markdown(), "docs/configuration.md is stale: run this test with UPDATE_DOCS=1");
+        assert!(is_current("configuration.md", &markdown()), "stale: run this test with UPDATE_DOCS=1");
     }
 
     #[test]

@@ -59,6 +59,7 @@ const NOTICE_CHARACTERS: usize = 500;
 /// Reads every section. `None` when a problem was reported, and sometimes `Some` as well: the report decides.
 pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report: &Report) -> Option<Config> {
     let root = Mapping::root(tree, &SECTION, report)?;
+    environment.warn_of_unsupported(report);
     let connect = connect::Config { allow_loopback: environment.allow_loopback(), proxy: environment.proxy() };
     let allow_loopback = connect.allow_loopback;
 

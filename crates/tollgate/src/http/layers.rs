@@ -2,8 +2,8 @@
 //! every answer carries.
 
 use std::convert::Infallible;
-use std::panic::AssertUnwindSafe;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;

@@ -545,7 +545,8 @@ async fn a_replica_hears_of_a_cap_that_another_set() {
         tokio::select! { () = followed => {}, () = capped => {} }
     };
     let set = one.house.cap(Scope::Organization, Period::Monthly, 2);
-    tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(set, heard) }).await.unwrap();
+    let both = Box::pin(async { tokio::join!(set, heard) });
+    tokio::time::timeout(Duration::from_secs(10), both).await.unwrap();
     one.end().await;
     two.end().await;
 }

@@ -295,7 +295,7 @@ impl Writer {
     async fn try_upkeep(&mut self, ticks: u32) -> Result<(), StoreError> {
         let shared = &self.shared;
         shared.caps.refresh_if_changed().await?;
-        if ticks % RENEW_EVERY != 0 {
+        if !ticks.is_multiple_of(RENEW_EVERY) {
             return Ok(());
         }
         let now = shared.clock.now();

@@ -1,0 +1,335 @@
+//! Boot: a configuration becomes rooms, rooms become routes, routes are served. The only place that knows everyone.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use control::audit::{AuditLog, Event};
+use control::clock::{Clock, SystemClock};
+use control::connect::Egress;
+use control::identity::sign_in::{self, SignIn};
+use control::limit::Counters;
+use control::policy::Policies;
+use control::spend::{Caps, Ledger, Prices, Report};
+use control::store::Store;
+use proxy::inference::{self, Inference};
+use proxy::otlp;
+use proxy::upstream::Upstreams;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wire::catalog::Catalog;
+
+use crate::config::{Config, Loaded};
+use crate::http::admin::{self, Admins};
+use crate::http::caller::Wall;
+use crate::http::health::{self, Readiness};
+use crate::http::layers::Edge;
+use crate::http::{self, Surfaces, managed};
+use crate::serve::{self, Server};
+
+/// How often expired rows of the sign-in are removed.
+const SWEEP: Duration = Duration::from_secs(30);
+/// What posts to collectors may still take after the last request.
+const LAST_POSTS: Duration = Duration::from_secs(5);
+
+/// A gateway that serves.
+#[derive(Debug)]
+pub struct Gateway {
+    origin: String,
+    server: Server,
+    drain: Duration,
+    cut: CancellationToken,
+    /// What runs beside the requests, until they are over.
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    /// The ledger's writer: the last to go.
+    writers: TaskTracker,
+    stop_writers: CancellationToken,
+    audit: AuditLog,
+}
+
+/// Starts a gateway whose audit lines go to `audit_out`, on the machine's clock.
+///
+/// # Errors
+/// Whatever keeps it from serving: the database, the identity provider, a TLS file, the address. Nothing is left running.
+pub async fn start(loaded: Loaded, audit_out: impl Write + Send + 'static) -> anyhow::Result<Gateway> {
+    start_at(loaded, audit_out, Arc::new(SystemClock)).await
+}
+
+/// As [`start`], on a clock of the caller's.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_at(
+    loaded: Loaded,
+    audit_out: impl Write + Send + 'static,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<Gateway> {
+    let Loaded { mut config, warnings, digest, path } = loaded;
+    let audit = AuditLog::to(audit_out, Arc::clone(&clock)).context("the audit's thread cannot be started")?;
+    let load = Event::ConfigLoad { path: &path.display().to_string(), sha256: &digest };
+    audit.emit(None, &load);
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    // Before anything else: a port that the system chooses is part of the issuer.
+    let listener = serve::bind(&config.listen)?;
+    config.listening_on(listener.local_addr()?.port());
+    let store = Store::open(&config.store).await?;
+    let building = Building::new(&config, store, audit, clock);
+    let summary = summary(&config);
+    let rooms = building.rooms(config).await?;
+    let server = Server::start(listener, rooms.tls.as_ref(), rooms.app, &building.tasks).await?;
+    tracing::info!("tollgate {} listening on {}", env!("CARGO_PKG_VERSION"), shown(&server, rooms.tls.is_some()));
+    summary.iter().for_each(|line| tracing::info!("{line}"));
+    Ok(building.gateway(rooms.origin, server, rooms.drain))
+}
+
+impl Gateway {
+    /// The public origin, without a trailing slash.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The address that was bound.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// How long open requests may take to finish once it is stopped.
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        self.drain
+    }
+
+    /// Takes no more requests, lets those under way finish within the drain time, cuts the rest, writes every settlement
+    /// and every audit line, and returns how many connections were cut.
+    pub async fn stop(self) -> usize {
+        let cut = self.server.drain(self.drain, &self.cut).await;
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(LAST_POSTS, self.tasks.wait()).await.is_err() {
+            tracing::warn!("posts to collectors that did not answer are given up");
+        }
+        // Only now: every request is over, so nothing can be entered after the writer has gone.
+        self.stop_writers.cancel();
+        self.writers.close();
+        self.writers.wait().await;
+        self.audit.flush().await;
+        cut
+    }
+}
+
+/// What is built on the way, and must be taken down when the boot fails half way.
+struct Building {
+    store: Store,
+    audit: AuditLog,
+    clock: Arc<dyn Clock>,
+    cut: CancellationToken,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    writers: TaskTracker,
+    stop_writers: CancellationToken,
+    named_groups: Vec<String>,
+}
+
+/// The rooms, wired.
+struct Rooms {
+    app: axum::Router,
+    tls: Option<crate::config::listen::Tls>,
+    origin: String,
+    drain: Duration,
+}
+
+impl Drop for Building {
+    fn drop(&mut self) {
+        // Cancels nothing once `gateway` has handed the tokens on: it leaves clean ones.
+        self.stop.cancel();
+        self.stop_writers.cancel();
+    }
+}
+
+impl Building {
+    fn new(config: &Config, store: Store, audit: AuditLog, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            store,
+            audit,
+            clock,
+            cut: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            writers: TaskTracker::new(),
+            stop_writers: CancellationToken::new(),
+            named_groups: named_groups(config),
+        }
+    }
+
+    fn gateway(mut self, origin: String, server: Server, drain: Duration) -> Gateway {
+        Gateway {
+            origin,
+            server,
+            drain,
+            cut: self.cut.clone(),
+            stop: std::mem::take(&mut self.stop),
+            tasks: self.tasks.clone(),
+            writers: self.writers.clone(),
+            stop_writers: std::mem::take(&mut self.stop_writers),
+            audit: self.audit.clone(),
+        }
+    }
+
+    async fn rooms(&self, config: Config) -> anyhow::Result<Rooms> {
+        let egress = Egress::new(&config.connect).map_err(|error| anyhow!(error))?;
+        let origin = config.session.issuer.clone();
+        let tls = config.listen.tls.clone();
+        let sign_in = self.sign_in(&config, egress.clone()).await?;
+        let wall =
+            Wall { bearers: Arc::clone(sign_in.bearers()), clock: Arc::clone(&self.clock), audit: self.audit.clone() };
+        let catalog = Catalog::new(config.models, config.auto_include_builtin_models)?;
+        let catalog = Arc::new(catalog);
+        let (policies, warnings) = Policies::compile(config.policy, Arc::clone(&catalog));
+        let policies = Arc::new(policies);
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+
+        let blocked_message = config.admin.as_ref().and_then(|admin| admin.spend.blocked_message.clone());
+        let (ledger, admin) = match config.admin {
+            Some(admin) => {
+                let (ledger, surface) = self.money(admin, Prices::new(config.pricing), wall.clone()).await?;
+                (Some(ledger), surface)
+            }
+            None => (None, axum::Router::new()),
+        };
+        let upstreams = Upstreams::new(config.upstreams, &catalog, &egress).map_err(|error| anyhow!("{error}"))?;
+        let inference = Inference {
+            config: inference::Config {
+                max_request_bytes: config.limits.max_request_bytes,
+                billing_group_tag: config.session.billing_group_tag.clone(),
+            },
+            policies: Arc::clone(&policies),
+            ledger,
+            upstreams,
+            audit: self.audit.clone(),
+            clock: Arc::clone(&self.clock),
+            cut: self.cut.clone(),
+        };
+        let (clock, tasks) = (Arc::clone(&self.clock), self.tasks.clone());
+        let relay = otlp::Relay::new(config.telemetry, &egress, clock, tasks).map_err(|error| anyhow!("{error}"))?;
+        let readiness = Readiness::new(self.store.clone(), Arc::clone(&self.clock), config.readiness_grace);
+
+        let largest = usize::try_from(config.limits.max_request_bytes).unwrap_or(usize::MAX);
+        let surfaces = Surfaces {
+            open: health::routes(Arc::new(readiness)),
+            guarded: http::inference::messages::routes(Arc::new(inference), blocked_message)
+                .merge(http::inference::models::routes(Arc::clone(&policies)))
+                .merge(managed::routes(policies, self.audit.clone()))
+                .merge(http::otlp::routes(Arc::new(relay), largest)),
+            admin,
+        };
+        let edge = Edge {
+            trusted_proxies: config.listen.trusted_proxies,
+            deny: config.access_control.deny,
+            allow: config.access_control.allow,
+            max_request_bytes: config.limits.max_request_bytes,
+            max_request_header_bytes: config.limits.max_request_header_bytes,
+            max_url_length: config.limits.max_url_length,
+            tls: tls.is_some(),
+            audit: self.audit.clone(),
+            clock: Arc::clone(&self.clock),
+            told_untrusted: AtomicBool::new(false),
+        };
+        Ok(Rooms { app: http::app(Arc::new(edge), &wall, surfaces), tls, origin, drain: config.drain_timeout })
+    }
+
+    async fn sign_in(&self, config: &Config, egress: Egress) -> anyhow::Result<Arc<SignIn>> {
+        let rooms = sign_in::Config {
+            oidc: config.oidc.clone(),
+            session: config.session.clone(),
+            named_groups: self.named_groups.clone(),
+        };
+        let (store, audit, clock) = (self.store.clone(), self.audit.clone(), Arc::clone(&self.clock));
+        let sign_in = SignIn::open(rooms, store, egress, audit, clock).await?;
+        let sign_in = Arc::new(sign_in);
+        self.tasks.spawn(sweep(Arc::clone(&sign_in), self.store.clone(), Arc::clone(&self.clock), self.stop.clone()));
+        Ok(sign_in)
+    }
+
+    async fn money(
+        &self,
+        config: crate::config::Admin,
+        prices: Prices,
+        wall: Wall,
+    ) -> anyhow::Result<(Ledger, axum::Router)> {
+        let (store, clock) = (self.store.clone(), Arc::clone(&self.clock));
+        let caps = Caps::load(store.clone(), Arc::clone(&clock), config.spend.group_mode).await?;
+        let (ledger, writer) = Ledger::new(store.clone(), Arc::clone(&clock), caps.clone(), prices, &config.spend);
+        self.writers.spawn(writer.run(self.stop_writers.clone()));
+        let (follower, stop) = (ledger.clone(), self.stop.clone());
+        self.tasks.spawn(async move { stop.run_until_cancelled(follower.follow_caps()).await });
+        let report = Report::new(store, caps.clone(), clock);
+        let admins = Admins { keys: config.keys, groups: config.groups, wall };
+        Ok((ledger, admin::routes(Arc::new(admins), caps, report, self.audit.clone())))
+    }
+}
+
+async fn sweep(sign_in: Arc<SignIn>, store: Store, clock: Arc<dyn Clock>, stop: CancellationToken) {
+    let counters = Counters::new(store);
+    let sweeping = async {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            if let Err(error) = sign_in.sweep().await {
+                tracing::warn!("expired sign-ins are not removed yet: {error}");
+            }
+            if let Err(error) = counters.sweep(clock.now()).await {
+                tracing::warn!("expired counters are not removed yet: {error}");
+            }
+        }
+    };
+    stop.run_until_cancelled(sweeping).await;
+}
+
+/// Every group that a rule names: a bearer that cannot carry all of a person's groups carries these.
+fn named_groups(config: &Config) -> Vec<String> {
+    let mut groups = config.oidc.allowed_groups.clone();
+    groups.extend(config.admin.iter().flat_map(|admin| admin.groups.clone()));
+    groups.extend(config.upstreams.iter().flat_map(|upstream| upstream.groups.clone().unwrap_or_default()));
+    let policies = config.policy.policies.iter().flatten();
+    groups.extend(policies.flat_map(|policy| policy.groups.clone().unwrap_or_default()));
+    groups.sort();
+    groups.dedup();
+    groups
+}
+
+fn shown(server: &Server, tls: bool) -> String {
+    format!("{}://{}", if tls { "https" } else { "http" }, server.address())
+}
+
+/// What an operator looks for first.
+fn summary(config: &Config) -> Vec<String> {
+    let list = |names: &[String], none: &str| if names.is_empty() { none.to_owned() } else { names.join(", ") };
+    let upstreams: Vec<String> = config.upstreams.iter().map(|up| format!("{}(anthropic)", up.name)).collect();
+    let proxies = config.listen.trusted_proxies.len();
+    let client_ips = match proxies {
+        0 => "client IPs: the connection's peer; X-Forwarded-For is ignored".to_owned(),
+        _ => format!("client IPs: X-Forwarded-For of {proxies} trusted proxies or networks"),
+    };
+    let policies = config.policy.policies.as_ref().map(Vec::len);
+    vec![
+        format!("public_url {}", config.session.issuer),
+        client_ips,
+        format!("oidc issuer {}", config.oidc.issuer),
+        format!("email domains: {}", list(&config.oidc.allowed_email_domains, "any")),
+        format!("allowed groups: {}", list(&config.oidc.allowed_groups, "any")),
+        format!("upstreams {}: {}", upstreams.len(), upstreams.join(", ")),
+        format!("telemetry relay: {} destinations", config.telemetry.len()),
+        policies.map_or_else(
+            || "managed settings: not configured".to_owned(),
+            |count| format!("managed settings: configured, {count} policies"),
+        ),
+        format!("spend limits: {}", if config.admin.is_some() { "on" } else { "off (no admin section)" }),
+    ]
+}

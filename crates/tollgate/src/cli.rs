@@ -1,0 +1,146 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use control::policy::Policies;
+use tokio::signal::unix::{SignalKind, signal};
+use wire::catalog::Catalog;
+
+use crate::config::{self, Environment, Loaded, reference, schema};
+use crate::{boot, observe};
+
+/// The self-hosted control plane in front of Claude Code: sign-in, policy, spend limits, routing.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, max_term_width = 100)]
+#[command(after_help = "Start with `tollgate demo`, which needs no configuration. \
+    Then write a gateway.yaml, try it with `tollgate check --config gateway.yaml`, and serve it.\n\n\
+    Exit status: 0 after a clean end, 1 when the gateway refuses to start, 2 for a mistake on the command line.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT.
+    ///
+    /// Audit events go to stderr as one JSON object per line, beside operational lines that begin with `[gateway]`.
+    /// On SIGTERM or SIGINT the listener closes, open requests get CLAUDE_GATEWAY_DRAIN_TIMEOUT_MS (25000) to finish,
+    /// and every settlement is written before the process ends.
+    #[command(after_help = "Environment: CLAUDE_GATEWAY_LOG_LEVEL (debug, info, warn, error), \
+        CLAUDE_GATEWAY_DRAIN_TIMEOUT_MS, CLAUDE_GATEWAY_ALLOW_LOOPBACK=1 (upstreams, collectors and identity providers \
+        on this machine), HTTPS_PROXY, HTTP_PROXY and NO_PROXY (towards upstreams).\n\n\
+        Example: tollgate serve --config gateway.yaml")]
+    Serve(ConfigFile),
+    /// Read a configuration, print every problem and warning, and exit.
+    ///
+    /// Nothing is connected to: neither the database nor the identity provider. Exit status 1 when there is a problem,
+    /// 0 otherwise, warnings or not.
+    Check(ConfigFile),
+    /// Print reference documents that are generated from the code.
+    Schema {
+        /// What to print.
+        #[arg(value_enum)]
+        what: Document,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigFile {
+    /// The gateway.yaml to read; `${VAR}` and `${file:/path}` in it are filled in.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Document {
+    /// The JSON Schema of gateway.yaml, for editors.
+    Config,
+    /// docs/configuration.md: every key with its type, default and meaning.
+    Docs,
+}
+
+/// Runs the command of this process's arguments.
+pub fn run() -> ExitCode {
+    let command = Cli::parse().command;
+    let outcome = match command {
+        Command::Serve(file) => serve(&file),
+        Command::Check(file) => check(&file),
+        Command::Schema { what } => {
+            say(&match what {
+                Document::Config => format!("{:#}", schema::schema()),
+                Document::Docs => reference::markdown(),
+            });
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    outcome.unwrap_or_else(|error| {
+        tell(&format!("tollgate: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn load(file: &ConfigFile) -> Result<Loaded, ExitCode> {
+    config::load(&file.config, &Environment::from_process()).map_err(|problems| {
+        tell(&problems.to_string());
+        ExitCode::FAILURE
+    })
+}
+
+fn serve(file: &ConfigFile) -> anyhow::Result<ExitCode> {
+    let loaded = match load(file) {
+        Ok(loaded) => loaded,
+        Err(status) => return Ok(status),
+    };
+    observe::init(loaded.config.log_level);
+    let runtime = tokio::runtime::Runtime::new().context("the runtime cannot be started")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let gateway = boot::start(loaded, std::io::stderr()).await?;
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        let drain = gateway.drain_timeout();
+        tracing::info!(
+            "{name} received: shutting down. Refusing new connections; open requests get up to {}s to finish",
+            drain.as_secs()
+        );
+        match gateway.stop().await {
+            0 => tracing::info!("shutdown complete: every open request finished, none was cut"),
+            cut => tracing::warn!("drain window over after {}s: cut {cut} request(s) still open", drain.as_secs()),
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn check(file: &ConfigFile) -> anyhow::Result<ExitCode> {
+    let loaded = match load(file) {
+        Ok(loaded) => loaded,
+        Err(status) => return Ok(status),
+    };
+    let catalog = Catalog::new(loaded.config.models, loaded.config.auto_include_builtin_models)?;
+    let (_, policies) = Policies::compile(loaded.config.policy, Arc::new(catalog));
+    let warnings: Vec<String> =
+        loaded.warnings.iter().map(ToString::to_string).chain(policies.iter().map(ToString::to_string)).collect();
+    for warning in &warnings {
+        say(&format!("warning: {warning}"));
+    }
+    say(&format!("{}: no problems, {} warning(s)", loaded.path.display(), warnings.len()));
+    Ok(ExitCode::SUCCESS)
+}
+
+#[expect(clippy::print_stdout, reason = "what the command was asked for")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "before there is a log, and after it")]
+fn tell(text: &str) {
+    eprintln!("{text}");
+}

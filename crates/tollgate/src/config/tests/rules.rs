@@ -1,0 +1,324 @@
+//! The rules of each section.
+
+use std::path::Path;
+use std::time::Duration;
+
+use control::spend::GroupMode;
+
+use super::{SECRET, file, parse, read, refused, valid};
+use crate::config::Environment;
+
+#[test]
+fn listen_rules() {
+    refused("listen: {host: 0.0.0.0}", &["listen.public_url: missing"]);
+    refused("listen: {}", &["listen.public_url: missing"]);
+    refused("listen: {host: 'a host'}", &["listen.host: must be an address"]);
+    refused(
+        "listen: {host: localhost, port: 65536}",
+        &["listen.port: must be a whole number from 0 to 65535, not 65536"],
+    );
+    refused("listen: {host: localhost, port: -1}", &["listen.port: must be a whole number"]);
+    refused("listen: {host: localhost, port: [1]}", &["listen.port: must be a whole number and is a list"]);
+    for url in ["https://g.example.com/x", "https://g.example.com/?a", "https://g.example.com/#a"] {
+        refused(&format!("listen: {{public_url: '{url}'}}"), &["listen.public_url: must be an origin"]);
+    }
+    refused("listen: {public_url: 'https://u:p@g.example.com'}", &["listen.public_url: must not carry a user name"]);
+    refused("listen: {public_url: 'wss://g.example.com'}", &["listen.public_url: must be an http or https URL"]);
+    refused("listen: {public_url: gateway}", &["listen.public_url: must be a URL"]);
+    refused(
+        "listen: {host: '::1', tls: {cert: /nonexistent}}",
+        &["listen.tls.cert: the file cannot", "listen.tls.key: missing"],
+    );
+    refused("listen: {host: '::1', tls: {cert: /, key: '${CERT_FILE}'}}", &["listen.tls.cert: is a folder"]);
+    for whole in ["[0.0.0.0/0]", "['::/0']", "[0.0.0.0/1, 128.0.0.0/1]"] {
+        refused(
+            &format!("listen: {{host: '::1', trusted_proxies: {whole}}}"),
+            &["listen.trusted_proxies: trusts the whole"],
+        );
+    }
+    assert_eq!(valid("listen: {host: '[::1]', port: 0x50}").0.session.issuer, "http://[::1]:80");
+    assert_eq!(
+        valid("listen: {public_url: 'https://G.example.com:8443/'}").0.session.issuer,
+        "https://g.example.com:8443"
+    );
+    assert_eq!(valid("listen: {host: localhost, port: '${PORT}'}").0.listen.port, 4711);
+}
+
+#[test]
+fn a_plain_http_origin_is_a_warning_unless_it_is_loopback() {
+    assert_eq!(valid("listen: {public_url: 'http://g.example.com'}").1[0].path, "listen.public_url");
+    assert_eq!(valid("listen: {public_url: 'http://127.0.0.1:8080'}").1, []);
+}
+
+#[test]
+fn oidc_rules() {
+    let oidc =
+        |more: &str| format!("oidc: {{issuer: 'https://i.example.com', client_id: a, client_secret: b, {more}}}");
+    refused("oidc: {}", &["oidc.issuer: missing", "oidc.client_id: missing", "oidc.client_secret: missing"]);
+    refused("oidc: [{}]", &["oidc: not supported by this version of Tollgate (several"]);
+    refused(
+        "oidc: {issuer: 'https://i.example.com/?a=b', client_id: ' ', client_secret: '${EMPTY}'}",
+        &["oidc.issuer: must have no query", "oidc.client_id: blank", "oidc.client_secret: blank"],
+    );
+    refused(&oidc("allowed_groups: ['']"), &["oidc.allowed_groups[0]: blank"]);
+    refused(&oidc("allowed_email_domains: ['']"), &["oidc.allowed_email_domains[0]: blank"]);
+    refused(&oidc("allowed_email_domains: [a@b.com]"), &["oidc.allowed_email_domains[0]: must be one bare domain"]);
+    refused(&oidc("scopes: [email]"), &["oidc.scopes: must hold openid"]);
+    refused(&oidc("scopes: ['openid email']"), &["oidc.scopes: \"openid email\" is not one scope"]);
+    refused(&oidc("use_pkce: 'true'"), &["oidc.use_pkce: must be true or false"]);
+    refused(&oidc("email_claim: []"), &["oidc.email_claim: an empty list"]);
+    refused(&oidc("form_action_origins: [sso]"), &["oidc.form_action_origins[0]: must be a URL"]);
+    for name in
+        ["state", "nonce", "redirect_uri", "code_challenge", "scope", "response_type", "response_mode", "client_id"]
+    {
+        let expected = format!("oidc.extra_auth_params.{name}: the gateway sets this");
+        refused(&oidc(&format!("extra_auth_params: {{{name}: x}}")), &[expected.as_str()]);
+    }
+    assert!(valid(&oidc("allowed_groups: [], allowed_email_domains: []")).0.oidc.allowed_groups.is_empty());
+}
+
+#[test]
+fn session_rules() {
+    refused("session: {}", &["session.jwt_secret: missing"]);
+    refused("session: {jwt_secret: short}", &["session.jwt_secret: must be at least 32 characters"]);
+    refused("session: {jwt_secret: []}", &["session.jwt_secret: an empty list"]);
+    refused("session: {jwt_secret: ['${JWT_SECRET}', short]}", &["session.jwt_secret[1]: must be at least 32"]);
+    refused(
+        "session: {jwt_secret: abcabcabcabcabcabcabcabcabcabcabcabc}",
+        &["session.jwt_secret: must hold at least 10"],
+    );
+    let ttl = |ttl: &str| format!("session: {{jwt_secret: '{SECRET}', ttl_hours: {ttl}}}");
+    for wrong in ["0", "-1", "soon", "1e2", "[]"] {
+        refused(&ttl(wrong), &["session.ttl_hours: must be a number"]);
+    }
+    for wrong in ["721", "720.001", "0.0002"] {
+        refused(&ttl(wrong), &["session.ttl_hours: must be at least one second and at most 720 hours"]);
+    }
+    assert_eq!(valid(&ttl("720")).0.session.ttl, Duration::from_secs(720 * 3600));
+    assert_eq!(valid(&ttl("'0.001'")).0.session.ttl, Duration::from_secs(3));
+}
+
+#[test]
+fn store_rules() {
+    refused("store: {postgres_url: 'mysql://db'}", &["store.postgres_url: must begin with postgres://"]);
+    refused("store: {postgres_url: 'postgres://db/x?sslmode=maybe'}", &["store.postgres_url: its sslmode"]);
+    refused(
+        "store: {postgres_url: 'postgres://db/x?sslrootcert=/nonexistent'}",
+        &["store.postgres_url: its sslrootcert"],
+    );
+    refused(
+        "store: {postgres_url: 'postgres://db', sqlite_path: t.db}",
+        &["store.sqlite_path: postgres_url is written"],
+    );
+    refused("store: {sqlite_path: t.db, username: a}", &["store.username: only PostgreSQL"]);
+    refused("store: {postgres_url: 'postgres://db', max_connections: 0}", &["store.max_connections: must be"]);
+    refused(
+        "store: {postgres_url: 'postgres://db', connect_timeout_seconds: 61}",
+        &["store.connect_timeout_seconds: must"],
+    );
+    refused("store: {readiness_grace_seconds: 3601}", &["store.readiness_grace_seconds: must be"]);
+    refused("store:", &["store: empty"]);
+    assert_eq!(valid("store: {readiness_grace_seconds: 3600}").0.readiness_grace, Duration::from_secs(3600));
+}
+
+#[test]
+fn upstream_rules() {
+    let upstream = |more: &str| format!("upstreams: [{{provider: anthropic, auth: {{api_key: k}}, {more}}}]");
+    refused("upstreams: []", &["upstreams: an empty list"]);
+    refused("upstreams: [{}]", &["upstreams[0].provider: missing", "upstreams[0].auth: missing"]);
+    refused(
+        "upstreams: [{provider: bedrock, region: x, auth: {}}]",
+        &["upstreams[0].provider: not supported by this version"],
+    );
+    refused(
+        "upstreams: [{provider: Anthropic, auth: {api_key: k}}]",
+        &["upstreams[0].provider: unknown provider; did you mean anthropic?"],
+    );
+    refused("upstreams: [{provider: anthropic, auth: {}}]", &["upstreams[0].auth: no credential"]);
+    refused("upstreams: [{provider: anthropic, auth: {api_key: ''}}]", &["upstreams[0].auth.api_key: blank"]);
+    refused(
+        "upstreams: [{provider: anthropic, auth: {api_key: a, oauth_token: b}}]",
+        &["upstreams[0].auth: api_key and"],
+    );
+    refused(
+        "upstreams: [{provider: anthropic, auth: {federation_rule_id: a}}]",
+        &["upstreams[0].auth.federation_rule_id: not supported by this version"],
+    );
+    let two = "upstreams:\n- &a {provider: anthropic, auth: {api_key: k}}\n- *a";
+    refused(two, &["upstreams[1]: another upstream is called anthropic"]);
+    refused(&upstream("models: []"), &["upstreams[0].models: an empty list"]);
+    refused(&upstream("groups: [' ']"), &["upstreams[0].groups[0]: blank"]);
+    refused(&upstream("name: ''"), &["upstreams[0].name: blank"]);
+    refused(&upstream("base_url: 'https://h.example.com/?a'"), &["upstreams[0].base_url: must have no query"]);
+    refused(&upstream("forward_user_identity: true"), &["upstreams[0].forward_user_identity: is for a proxy"]);
+    for name in ["Authorization", "x-api-key", "Anthropic-Beta", "X-Amz-Date", "user-agent", "x-claude-gateway-user-id"]
+    {
+        let expected = format!("upstreams[0].headers.{name}: the gateway sets this header");
+        refused(&upstream(&format!("headers: {{{name}: x}}")), &[expected.as_str()]);
+    }
+    refused(&upstream("headers: {'a b': x}"), &["upstreams[0].headers.a b: the name must be"]);
+    refused(&upstream("headers: {a: 'x '}"), &["upstreams[0].headers.a: must be printable ASCII"]);
+    refused(&upstream("headers: {a: x, A: y}"), &["upstreams[0].headers: a is written twice"]);
+    let (config, _) = valid(&upstream("headers: {Cookie: c, X-Forwarded-For: f, via: v, x-app: a}"));
+    assert_eq!(config.upstreams[0].headers.len(), 4);
+    refused("timeouts: {upstream_ttfb_ms: 0}", &["timeouts.upstream_ttfb_ms: must be"]);
+}
+
+#[test]
+fn hosts_that_the_guard_refuses_are_refused_in_every_url() {
+    for host in [
+        "169.254.169.254",
+        "0xa9fea9fe",
+        "2852039166",
+        "[::ffff:169.254.169.254]",
+        "metadata.google.internal.",
+        "0.0.0.0",
+    ] {
+        let url = format!("https://{host}/");
+        refused(
+            &format!(
+                "oidc: {{issuer: '{url}', client_id: a, client_secret: b}}\n\
+                 upstreams: [{{provider: anthropic, auth: {{api_key: k}}, base_url: '{url}'}}]\n\
+                 telemetry: {{forward_to: [{{url: '{url}'}}]}}"
+            ),
+            &["oidc.issuer: ECONN", "upstreams[0].base_url: ECONN", "telemetry.forward_to[0].url: ECONN"],
+        );
+    }
+}
+
+#[test]
+fn loopback_hosts_need_the_switch_in_the_environment() {
+    let text = file("upstreams: [{provider: anthropic, auth: {api_key: k}, base_url: 'http://127.0.0.1:9'}]");
+    assert!(read(&text).is_err());
+    for (value, allowed) in [("1", true), ("0", false), ("", false), ("true", false)] {
+        let environment = Environment::from_pairs([("CLAUDE_GATEWAY_ALLOW_LOOPBACK", value)]);
+        assert_eq!(parse(text.as_bytes(), Path::new(""), &environment).is_ok(), allowed, "{value}");
+    }
+    assert!(
+        valid("upstreams: [{provider: anthropic, auth: {api_key: k}, base_url: 'http://localhost:9'}]")
+            .0
+            .connect
+            .proxy
+            .is_none()
+    );
+}
+
+#[test]
+fn model_rules() {
+    refused("models: [{}]", &["models[0].id: missing", "models[0].upstream_model: missing"]);
+    refused("models: [{id: a, upstream_model: {}}]", &["models[0].upstream_model: maps to no upstream"]);
+    refused(
+        "models: [{id: a, upstream_model: {antropic: b}}]",
+        &["models[0].upstream_model.antropic: no upstream has this name; did you mean anthropic?"],
+    );
+    refused(
+        "models: [{id: a, upstream_model: {anthropic: b}}, {id: A, upstream_model: {anthropic: c}}]",
+        &["models[1]: A is listed twice"],
+    );
+    refused("auto_include_builtin_models: 'no'", &["auto_include_builtin_models: must be true or false"]);
+    assert_eq!(valid("auto_include_builtin_models: false").1[0].path, "auto_include_builtin_models");
+}
+
+#[test]
+fn policy_rules() {
+    let policy = |policy: &str| format!("managed: {{policies: [{policy}]}}");
+    refused("managed: {}", &["managed.policies: missing"]);
+    refused("managed: {settings: /etc/x.json}", &["managed.settings: not supported by this version"]);
+    refused(&policy("{match: {groups: []}}"), &["managed.policies[0].match.groups: an empty list"]);
+    refused(&policy("{match: {groups: ['']}}"), &["managed.policies[0].match.groups[0]: blank"]);
+    for domain in ["''", "'@'", "'a@b.com'", "'a b'", "'a,b'"] {
+        let found = read(&file(&policy(&format!("{{match: {{email_domain: {domain}}}}}")))).unwrap_err();
+        assert_eq!(found[0].path, "managed.policies[0].match.email_domain", "{domain}");
+    }
+    refused(&policy("{cli: {}, settings: {}}"), &["managed.policies[0].settings: is the older name of cli"]);
+    refused(&policy("{cli: [a]}"), &["managed.policies[0].cli: must be a mapping and is a list"]);
+    refused(&policy("{cli: {env: {A: .inf}}}"), &["managed.policies[0].cli.env.A: JSON has no such number"]);
+    refused(
+        &policy("{cli: {avalableModels: [], permissions: {deny: [Read, 'Bash(']}}}"),
+        &["managed.policies[0].cli.avalableModels: ", "managed.policies[0].cli.permissions.deny[1]: "],
+    );
+    let (config, _) = valid(&policy("{}"));
+    let policies = config.policy.policies.unwrap();
+    assert!(policies[0].groups.is_none() && policies[0].cli.is_none());
+}
+
+#[test]
+fn admin_rules() {
+    let key = "an-admin-key-of-at-least-32-characters";
+    refused("admin: {write_keys: [{}]}", &["admin.write_keys[0].id: missing", "admin.write_keys[0].key: missing"]);
+    refused("admin: {read_keys: [{id: a, key: short}]}", &["admin.read_keys[0].key: must be at least 32"]);
+    refused(
+        &format!("admin: {{write_keys: [{{id: a, key: {key}}}], read_keys: [{{id: a, key: {key}}}]}}"),
+        &["admin.read_keys[0].id: another admin key has this id", "admin.read_keys[0].key: equals another"],
+    );
+    refused("admin: {admin_groups: ['']}", &["admin.admin_groups[0]: blank"]);
+    refused("admin: {group_limit_mode: avg}", &["admin.group_limit_mode: must be min or max, not avg"]);
+    for tag in ["anthropic-x", "Anthropic", "a b", "ä", &"x".repeat(65)] {
+        refused(&format!("admin: {{billing_group_tag: '{tag}'}}"), &["admin.billing_group_tag: must be 1 to 64"]);
+    }
+    refused(
+        "enforcement: {fail_closed_on_error: true}",
+        &["enforcement.fail_closed_on_error: needs the admin section"],
+    );
+    refused("enforcement: {wait_seconds: 301}", &["enforcement.wait_seconds: must be"]);
+    let (config, _) = valid("admin: {}\nenforcement: {fail_closed_on_error: false}");
+    let spend = config.admin.unwrap().spend;
+    assert_eq!((spend.group_mode, spend.fail_closed, spend.wait), (GroupMode::Min, false, Duration::from_secs(5)));
+}
+
+#[test]
+fn pricing_rules() {
+    refused("pricing: {multiplier: 1}", &["pricing: needs admin"]);
+    for wrong in ["0", "-1", "half", "1.0000000001"] {
+        refused(
+            &format!("admin: {{}}\npricing: {{multiplier: {wrong}}}"),
+            &["pricing.multiplier: must be a number above 0"],
+        );
+    }
+    let rates = "input: 1, output: 2, cache_read: 0.1, cache_write: 1.5";
+    let row = |row: &str| format!("admin: {{}}\npricing: {{overrides: [{row}]}}");
+    refused(&row(&format!("{{upstream: x, model: m, {rates}}}")), &["pricing.overrides[0].upstream: no upstream"]);
+    refused(
+        &row("{model: m, input: 1, output: 2, cache_read: 0, }"),
+        &["pricing.overrides[0].cache_read: must be a number above 0", "pricing.overrides[0].cache_write: missing"],
+    );
+    refused(&row(&format!("{{model: m, {rates}}}, {{model: M, {rates}}}")), &["pricing.overrides[1]: an earlier row"]);
+    let (config, warnings) = valid("managed: {policies: []}\npricing: {multiplier: 1.5}");
+    assert_eq!(warnings[0].path, "pricing.multiplier");
+    assert_eq!(config.policy.model_pricing.unwrap().to_string(), r#"{"multiplier":1.5,"overrides":{}}"#);
+}
+
+#[test]
+fn telemetry_rules() {
+    let to = |destination: &str| format!("telemetry: {{forward_to: [{destination}]}}");
+    refused(&to("{}"), &["telemetry.forward_to[0].url: missing"]);
+    refused(&to("{url: 'http://10.0.0.1'}"), &["telemetry.forward_to[0].url: must be an https URL"]);
+    refused(&to("{url: 'http://127.0.0.1:4318'}"), &["telemetry.forward_to[0].url: ECONNREFUSED_SSRF"]);
+    refused(
+        &to("{url: 'https://o.example.com', logs: 'yes'}"),
+        &["telemetry.forward_to[0].logs: must be true or false"],
+    );
+    refused(
+        &to("{url: 'https://o.example.com', auth: {google: {}}}"),
+        &["telemetry.forward_to[0].auth: not supported"],
+    );
+    let attribute = |pair: &str| format!("telemetry: {{resource_attributes: {{{pair}}}}}");
+    refused(&attribute("user.email: x"), &["telemetry.resource_attributes.user.email: says who is calling"]);
+    refused(&attribute("a b: x"), &["telemetry.resource_attributes.a b: the name must be"]);
+    for wrong in ["a b", "a,b", "a;b", "a=b", "a%b", "ä"] {
+        refused(&attribute(&format!("a: '{wrong}'")), &["telemetry.resource_attributes.a: must be printable ASCII"]);
+    }
+    let (config, warnings) = valid(&to("{url: 'http://localhost:4318'}"));
+    assert!(config.policy.telemetry_env.is_empty());
+    assert_eq!(warnings[0].path, "telemetry");
+}
+
+#[test]
+fn access_rules() {
+    refused("access_control: {allow_cidrs: [10.0.0.0/33]}", &["access_control.allow_cidrs[0]: must be an address"]);
+    refused("limits: {max_request_bytes: 0}", &["limits.max_request_bytes: must be a whole number from 1, not 0"]);
+    refused("limits: {max_url_length: 1.5}", &["limits.max_url_length: must be a whole number"]);
+    refused("rate_limits: {device_verify: {max: 0}}", &["rate_limits.device_verify.max: must be"]);
+    refused(&format!("login_notice: {}", "x".repeat(501)), &["login_notice: must be 1 to 500"]);
+    refused("login_notice: ''", &["login_notice: blank"]);
+}

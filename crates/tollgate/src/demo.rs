@@ -62,18 +62,21 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let audit: Box<dyn Write + Send> =
         if options.tour { Box::new(folder.create("audit.jsonl")?) } else { Box::new(std::io::stderr()) };
     let staging = Box::pin(Staging::set_up(folder, options.port, audit)).await?;
-    staging.set_caps().await?;
-    let ended = if options.tour {
-        tokio::select! {
-            ended = Tour::new(&mut terminal, &staging)?.walk() => ended,
-            interrupted = interruption() => interrupted.map(|()| ExitCode::from(INTERRUPTED)),
-        }
-    } else {
-        invite(&mut terminal, &staging)?;
-        interruption().await.map(|()| ExitCode::SUCCESS)
-    };
-    staging.take_down().await?;
+    let ended = show(&mut terminal, &staging, options.tour).await;
+    staging.take_down().await;
     ended
+}
+
+async fn show(terminal: &mut Terminal, staging: &Staging, tour: bool) -> anyhow::Result<ExitCode> {
+    staging.set_caps().await?;
+    if tour {
+        return tokio::select! {
+            ended = Box::pin(Tour::new(terminal, staging)?.walk()) => ended,
+            interrupted = interruption() => interrupted.map(|()| ExitCode::from(INTERRUPTED)),
+        };
+    }
+    invite(terminal, staging)?;
+    interruption().await.map(|()| ExitCode::SUCCESS)
 }
 
 fn terminal(environment: &Environment) -> Terminal {
@@ -112,7 +115,10 @@ fn invite(terminal: &mut Terminal, staging: &Staging) -> anyhow::Result<()> {
 
     terminal.heading("With Claude Code")?;
     terminal.say("Give the client this file as its managed settings, start it, and log in as one of the people:")?;
-    terminal.command(&format!("sudo mkdir -p /etc/claude-code && sudo cp -i {} /etc/claude-code/", staging.settings.display()))?;
+    terminal.command(&format!(
+        "sudo mkdir -p /etc/claude-code && sudo cp -i {} /etc/claude-code/",
+        staging.settings.display()
+    ))?;
     terminal.say(
         "On macOS the folder is \"/Library/Application Support/ClaudeCode\". Remove the file again after the demo, or the \
          client goes on asking for this gateway.",

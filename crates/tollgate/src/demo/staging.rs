@@ -30,7 +30,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A demo that is running.
 pub(super) struct Staging {
-    pub(super) folder: Folder,
+    folder: Folder,
     pub(super) config: PathBuf,
     pub(super) settings: PathBuf,
     /// `x-api-key` of the admin API.
@@ -109,14 +109,15 @@ impl Staging {
     }
 
     /// Ends everything: the gateway finishes what it has begun and writes its last lines.
-    pub(super) async fn take_down(self) -> anyhow::Result<()> {
+    pub(super) async fn take_down(self) {
         let Around { idp, model, tasks } = self.around;
         self.gateway.stop().await;
         let cut = CancellationToken::new();
         tokio::join!(idp.drain(LAST_WORDS, &cut), model.drain(LAST_WORDS, &cut));
         tasks.close();
         tasks.wait().await;
-        Ok(())
+        // Last: the database in it was open until now.
+        drop(self.folder);
     }
 }
 

@@ -50,7 +50,8 @@ impl Terminal {
     /// What went over the wire, and what came back.
     pub(super) fn exchange(&mut self, request: &str, status: u16, what: &str) -> io::Result<()> {
         let style = if status < 400 { Style::Good } else { Style::Bad };
-        let (request, status) = (self.styled(Style::Dim, &format!("{request:<36}")), self.styled(style, &status.to_string()));
+        let (request, status) =
+            (self.styled(Style::Dim, &format!("{request:<36}")), self.styled(style, &status.to_string()));
         writeln!(self.out, "{INDENT}{request} {status}  {what}")?;
         self.out.flush()
     }

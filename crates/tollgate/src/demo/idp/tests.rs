@@ -154,7 +154,8 @@ async fn only_the_client_exchanges_codes_and_only_for_its_own_address() {
 async fn the_client_may_name_itself_in_the_header() {
     let idp = Idp::start();
     let code = idp.code().await;
-    let form = [("grant_type", "authorization_code"), ("code", &code), ("redirect_uri", BACK), ("code_verifier", VERIFIER)];
+    let form =
+        [("grant_type", "authorization_code"), ("code", &code), ("redirect_uri", BACK), ("code_verifier", VERIFIER)];
     let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
     let request = Request::post("/token")
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -225,6 +226,9 @@ async fn userinfo_knows_the_bearer_of_an_access_token() {
         idp.send(request.body(Body::empty()).unwrap()).await
     };
     let (status, _, body) = ask(tokens["access_token"].as_str().unwrap()).await;
-    assert_eq!((status, serde_json::from_str::<Value>(&body).unwrap()["email"].clone()), (StatusCode::OK, json!("ada@demo.example")));
+    assert_eq!(
+        (status, serde_json::from_str::<Value>(&body).unwrap()["email"].clone()),
+        (StatusCode::OK, json!("ada@demo.example"))
+    );
     assert_eq!(ask("other").await.0, StatusCode::UNAUTHORIZED);
 }

@@ -19,7 +19,9 @@ pub(super) struct Folder {
 impl Folder {
     /// A folder of a new name below `parent`, gone at the end.
     pub(super) fn temporary(parent: &Path) -> anyhow::Result<Self> {
-        let path = parent.join(format!("tollgate-demo-{}", chance::token()?));
+        let name = chance::token()?;
+        // A name that exists already is refused below; this much of it is enough that none does.
+        let path = parent.join(format!("tollgate-demo-{}", name.get(..8).unwrap_or(&name)));
         DirBuilder::new().mode(0o700).create(&path).with_context(|| format!("{} cannot be made", path.display()))?;
         Ok(Self { path, keep: false })
     }

@@ -10,7 +10,7 @@ mod guard;
 mod proxy;
 
 pub use connector::{Connector, GuardedTlsConnector};
-pub use egress::{Egress, FetchError, UpstreamClient};
+pub use egress::{Egress, FetchError, UpstreamClient, chain};
 pub use error::{ConnectError, connect_error};
 pub use guard::{Blocked, check_address, check_literal_host};
 pub use proxy::ProxyConfig;

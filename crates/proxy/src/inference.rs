@@ -23,9 +23,10 @@ use http_body::Body;
 use tokio_util::sync::CancellationToken;
 use wire::messages::BodyError;
 
-use crate::upstream::{Endpoint, Unserved, Upstreams};
+use crate::upstream::{Unserved, Upstreams};
 use settle::Tab;
 
+pub use crate::upstream::Endpoint;
 pub use relay::{Interrupted, Relay};
 
 /// What the operator decides about requests.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use control::clock::Clock;
-use control::connect::{Egress, UpstreamClient};
+use control::connect::{Egress, UpstreamClient, chain};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
@@ -167,7 +167,7 @@ impl Relay {
 
 /// Any 2xx is a success.
 async fn exchange(client: &UpstreamClient<Full<Bytes>>, request: Request<Full<Bytes>>) -> Result<(), String> {
-    let answer = client.request(request).await.map_err(|error| crate::chain(&error))?;
+    let answer = client.request(request).await.map_err(|error| chain(&error))?;
     let status = answer.status();
     let _ = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
     if status.is_success() { Ok(()) } else { Err(status.to_string()) }

@@ -8,6 +8,8 @@ mod anthropic;
 mod candidates;
 mod failure;
 mod parts;
+#[cfg(test)]
+pub(crate) mod scripted;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -16,14 +18,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use control::connect::{Egress, UpstreamClient, connect_error};
+use control::connect::{Egress, UpstreamClient, chain, connect_error};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use secrecy::SecretString;
 use url::Url;
 use wire::catalog::{Catalog, Model, Provider};
 use wire::messages::RequestHead;
 
-use crate::chain;
 use anthropic::Anthropic;
 
 pub use answer::{Answer, AnswerBody};

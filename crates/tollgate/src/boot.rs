@@ -27,7 +27,7 @@ use crate::http::admin::{self, Admins};
 use crate::http::caller::Wall;
 use crate::http::health::{self, Readiness};
 use crate::http::layers::Edge;
-use crate::http::{self, Surfaces, managed};
+use crate::http::{self, Surfaces, managed, oauth};
 use crate::serve::{self, Server};
 
 /// How often expired rows of the sign-in are removed.
@@ -221,9 +221,22 @@ impl Building {
         let relay = otlp::Relay::new(config.telemetry, &egress, clock, tasks).map_err(|error| anyhow!("{error}"))?;
         let readiness = Readiness::new(self.store.clone(), Arc::clone(&self.clock), config.readiness_grace);
 
+        let open = oauth::routes(
+            sign_in,
+            Counters::new(self.store.clone()),
+            self.audit.clone(),
+            Arc::clone(&self.clock),
+            oauth::Config {
+                public_origin: origin.clone(),
+                login_notice: config.login_notice,
+                form_action_origins: config.form_action_origins,
+                device_authorization: config.rate_limits.device_authorization,
+                device_verify: config.rate_limits.device_verify,
+            },
+        );
         let largest = usize::try_from(config.limits.max_request_bytes).unwrap_or(usize::MAX);
         let surfaces = Surfaces {
-            open: health::routes(Arc::new(readiness)),
+            open: health::routes(Arc::new(readiness)).merge(open),
             guarded: http::inference::messages::routes(Arc::new(inference), blocked_message)
                 .merge(http::inference::models::routes(Arc::clone(&policies)))
                 .merge(managed::routes(policies, self.audit.clone()))

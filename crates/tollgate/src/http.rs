@@ -7,6 +7,7 @@ pub mod health;
 pub mod inference;
 pub mod layers;
 pub mod managed;
+pub mod oauth;
 pub mod otlp;
 
 use std::sync::Arc;

@@ -101,8 +101,9 @@ fn of_client(error: &ClientError) -> FetchError {
     }
 }
 
-/// The client's own text is one word; the reason is further down.
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with its causes: the client's own text is one word, the reason is further down.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {

@@ -99,7 +99,7 @@ pub(super) enum GrantError {
 /// The grant is not pending any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the code was used or has expired")]
-pub struct NotPending;
+pub(super) struct NotPending;
 
 impl DeviceGrants {
     pub(super) fn new(store: Store, seals: Arc<Seals>) -> Self {

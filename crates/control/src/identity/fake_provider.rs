@@ -1,6 +1,6 @@
 //! A provider for unit tests, on loopback: it signs what a test tells it to sign, and breaks on demand.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -40,12 +40,14 @@ pub(super) struct Script {
     published: Vec<Value>,
 }
 
+type Heard = Arc<Mutex<Vec<(String, BTreeMap<String, String>)>>>;
+
 /// A running provider.
 pub(super) struct FakeProvider {
     pub(super) url: String,
     pub(super) script: Arc<Mutex<Script>>,
     /// Paths asked for, with the form that was posted.
-    pub(super) heard: Arc<Mutex<Vec<(String, BTreeMap<String, String>)>>>,
+    pub(super) heard: Heard,
 }
 
 impl FakeProvider {
@@ -121,7 +123,7 @@ pub(super) fn loopback_egress() -> Egress {
 async fn answer(
     url: String,
     script: Arc<Mutex<Script>>,
-    heard: Arc<Mutex<Vec<(String, BTreeMap<String, String>)>>>,
+    heard: Heard,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();

@@ -83,7 +83,7 @@ pub(super) struct Failure {
     /// For the audit.
     pub(super) detail: String,
     /// Who it was, when the provider's signature said so.
-    pub(super) who: Option<Person>,
+    pub(super) who: Option<Box<Person>>,
 }
 
 /// Whose fault a failure is.
@@ -194,7 +194,8 @@ impl RelyingParty {
         if self.lacks_claims(&read) {
             let known = Some(&read.person.sub);
             let userinfo = self.userinfo(answer.access_token.as_deref(), known).await;
-            let userinfo = userinfo.map_err(|failure| Failure { who: Some(read.person.clone()), ..failure })?;
+            let userinfo =
+                userinfo.map_err(|failure| Failure { who: Some(Box::new(read.person.clone())), ..failure })?;
             read.fill_from(&userinfo, &self.config);
         }
         self.admitted(read, answer.refresh_token)
@@ -246,7 +247,7 @@ impl RelyingParty {
                 refresh_token: refresh_token.map(SecretString::from),
                 claim_names: read.claim_names,
             }),
-            Err(detail) => Err(Failure { fault: Fault::Claims, detail, who: Some(read.person) }),
+            Err(detail) => Err(Failure { fault: Fault::Claims, detail, who: Some(Box::new(read.person)) }),
         }
     }
 

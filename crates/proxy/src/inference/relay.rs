@@ -75,7 +75,7 @@ struct Events {
 pub(super) fn relay(mut tab: Tab, answered: Answered) -> Answer {
     let Answered { upstream, answer } = answered;
     tab.serve(upstream, &answer);
-    let is_stream = answer.content_type().is_some_and(|value| value.starts_with("text/event-stream"));
+    let is_stream = answer.is_event_stream();
     let is_metered = answer.status().is_success() && tab.endpoint() == Endpoint::Messages;
     let listener = is_metered.then(|| Listener {
         meter: Meter::new(answer.content_type(), answer.content_encoding()),

@@ -5,7 +5,7 @@ use control::clock::TestClock;
 use control::connect;
 
 use super::*;
-use crate::scripted::{Server, http};
+use crate::upstream::scripted::{Server, http};
 
 fn destination(url: &str) -> Destination {
     let key = (HeaderName::from_static("x-key"), HeaderValue::from_static("k"));

@@ -61,6 +61,13 @@ impl Answer {
         self.head.headers.get(CONTENT_TYPE)?.to_str().ok()
     }
 
+    /// It is a stream of server-sent events.
+    #[must_use]
+    pub fn is_event_stream(&self) -> bool {
+        let media_type = self.content_type().and_then(|value| value.split(';').next()).unwrap_or_default();
+        media_type.trim().eq_ignore_ascii_case("text/event-stream")
+    }
+
     /// Its `content-encoding`.
     #[must_use]
     pub fn content_encoding(&self) -> Option<&str> {

@@ -66,23 +66,8 @@ impl Line {
         fields: &[(&str, &str)],
         client: (ClientAuth, &str, &SecretString),
     ) -> Result<(StatusCode, Bytes), CallError> {
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        form.extend_pairs(fields);
-        let mut request = Request::post(url.as_str())
-            .header(header::ACCEPT, "application/json")
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-        let (auth, id, secret) = client;
-        match auth {
-            ClientAuth::Post => {
-                form.append_pair("client_id", id).append_pair("client_secret", secret.expose_secret());
-            }
-            ClientAuth::Basic => {
-                let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-                let pair = format!("{}:{}", encoded(id), encoded(secret.expose_secret()));
-                request = request.header(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(pair)));
-            }
-        }
-        self.send(request, form.finish()).await
+        let (request, body) = token_request(url, fields, client);
+        self.send(request, body).await
     }
 
     async fn send(&self, request: http::request::Builder, body: String) -> Result<(StatusCode, Bytes), CallError> {
@@ -91,6 +76,29 @@ impl Line {
         let (parts, body) = self.egress.fetch(request, self.budget, LONGEST_ANSWER).await?;
         Ok((parts.status, body))
     }
+}
+
+fn token_request(
+    url: &Url,
+    fields: &[(&str, &str)],
+    (auth, id, secret): (ClientAuth, &str, &SecretString),
+) -> (http::request::Builder, String) {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.extend_pairs(fields);
+    let mut request = Request::post(url.as_str())
+        .header(header::ACCEPT, "application/json")
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+    match auth {
+        ClientAuth::Post => {
+            form.append_pair("client_id", id).append_pair("client_secret", secret.expose_secret());
+        }
+        ClientAuth::Basic => {
+            let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+            let pair = format!("{}:{}", encoded(id), encoded(secret.expose_secret()));
+            request = request.header(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode(pair)));
+        }
+    }
+    (request, form.finish())
 }
 
 /// The document of a 200 answer.

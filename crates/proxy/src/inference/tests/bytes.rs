@@ -7,8 +7,8 @@ use http_body_util::BodyExt;
 use tokio::join;
 
 use super::gateway::{Gateway, MODEL, config};
-use crate::scripted::{Server, http};
 use crate::upstream::Endpoint;
+use crate::upstream::scripted::{Server, http};
 
 const EVENTS: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 

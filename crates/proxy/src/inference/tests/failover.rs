@@ -8,7 +8,7 @@ use tokio::join;
 
 use super::super::Failure;
 use super::gateway::{Gateway, MODEL, config};
-use crate::scripted::{Server, http};
+use crate::upstream::scripted::{Server, http};
 
 const OK: &str = "{}";
 

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use wire::catalog::Catalog;
 
 use super::super::{Answer, Config, Facts, Failure, Inference, Relay};
-use crate::scripted::Server;
+use crate::upstream::scripted::Server;
 use crate::upstream::{self, Credential, Endpoint, Upstreams};
 
 /// Costs 3 dollars per million tokens of input, 15 of output.

@@ -9,8 +9,8 @@ use tokio::join;
 
 use super::super::Failure;
 use super::gateway::{Gateway, MODEL, Received};
-use crate::scripted::{Exchange, Server, http};
 use crate::upstream::Endpoint;
+use crate::upstream::scripted::{Exchange, Server, http};
 
 const EVENTS: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nrequest-id: req_up\r\ntransfer-encoding: chunked\r\n\r\n";

@@ -2,19 +2,18 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::response::Response;
 use control::spend::ledger::Standing;
 use control::spend::{Money, Refusal};
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proxy::inference::Failure;
-use wire::error::{Envelope, ErrorType};
+use wire::error::ErrorType;
 
 use super::unified;
+use crate::http::error::refuse;
 
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
-const JSON: HeaderValue = HeaderValue::from_static("application/json;charset=utf-8");
 /// Nano-dollars in a US cent.
 const CENT: i64 = 10_000_000;
 
@@ -28,11 +27,8 @@ pub(super) fn response(failure: &Failure, request_id: &str, blocked_message: Opt
         Failure::Overloaded { .. } | Failure::Stopping => ErrorType::Overloaded,
         Failure::Exhausted { .. } => ErrorType::Api,
     };
-    let message = message(failure, blocked_message);
-    let envelope = Envelope::new(error_type, &message).request_id(request_id);
-    let mut response = Response::new(Body::from(envelope.to_bytes()));
-    *response.status_mut() = failure.status();
-    *response.headers_mut() = headers(failure);
+    let mut response = refuse(failure.status(), error_type, &message(failure, blocked_message), request_id);
+    dress(response.headers_mut(), failure);
     response
 }
 
@@ -62,8 +58,8 @@ fn over(standing: &Standing) -> Vec<String> {
     parts
 }
 
-fn headers(failure: &Failure) -> HeaderMap {
-    let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON)]);
+/// When and whether to come back.
+fn dress(headers: &mut HeaderMap, failure: &Failure) {
     match failure {
         Failure::Blocked { refusal, retry_after } => {
             headers.extend(retry_after.map(|wait| (RETRY_AFTER, seconds(wait))));
@@ -88,7 +84,6 @@ fn headers(failure: &Failure) -> HeaderMap {
         | Failure::Exhausted { .. }
         | Failure::Stopping => {}
     }
-    headers
 }
 
 /// Whole seconds, at least one: who comes back early is refused again.
@@ -100,6 +95,7 @@ fn seconds(wait: Duration) -> HeaderValue {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use axum::body::to_bytes;
+    use http::header::CONTENT_TYPE;
     use wire::messages::BodyError;
 
     use super::super::unified::tests::standing;

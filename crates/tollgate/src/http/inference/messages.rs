@@ -8,15 +8,13 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
 use http::{HeaderName, HeaderValue};
-use proxy::inference::{Answer, Facts, Inference};
-use proxy::upstream::Endpoint;
+use proxy::inference::{Answer, Endpoint, Facts, Inference};
 
 use super::{error, unified};
 use crate::http::caller::Caller;
 use crate::http::layers::RequestFacts;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the handlers serve.
 #[derive(Debug, Clone)]
@@ -52,12 +50,10 @@ async fn run(
 ) -> Response {
     let RequestFacts { request_id, received, .. } = facts;
     let facts = Facts { request_id: Arc::clone(&request_id), received, principal };
-    let mut response = match inference.run(endpoint, facts, request).await {
+    match inference.run(endpoint, facts, request).await {
         Ok(answer) => answered(answer, &request_id),
         Err(failure) => error::response(&failure, &request_id, blocked_message.as_deref()),
-    };
-    name(&mut response, X_REQUEST_ID, &request_id);
-    response
+    }
 }
 
 fn answered(answer: Answer, request_id: &str) -> Response {
@@ -66,7 +62,10 @@ fn answered(answer: Answer, request_id: &str) -> Response {
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     if status.is_success() {
-        name(&mut response, REQUEST_ID, request_id);
+        // Beside the `x-request-id` of every answer: where the vendor's client libraries look.
+        if let Ok(value) = HeaderValue::from_str(request_id) {
+            response.headers_mut().insert(REQUEST_ID, value);
+        }
         if let Some(standing) = standing {
             response.headers_mut().extend(unified::allowed(&standing));
         }
@@ -74,8 +73,5 @@ fn answered(answer: Answer, request_id: &str) -> Response {
     response
 }
 
-fn name(response: &mut Response, header: HeaderName, request_id: &str) {
-    if let Ok(value) = HeaderValue::from_str(request_id) {
-        response.headers_mut().insert(header, value);
-    }
-}
+#[cfg(test)]
+mod tests;

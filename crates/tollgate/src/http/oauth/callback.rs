@@ -1,0 +1,107 @@
+//! Where the provider sends the browser back to.
+
+use axum::extract::{RawQuery, State};
+use axum::response::Response;
+use control::identity::sign_in::{Completion, ProviderAnswer};
+use http::{HeaderMap, StatusCode, header};
+use url::form_urlencoded;
+
+use super::device::out_of_order;
+use super::error::tell;
+use super::page::Words;
+use super::{Surface, asker, cookie};
+use crate::http::layers::RequestFacts;
+
+/// Longer words of a provider are cut before they are shown or recorded.
+const LONGEST_WORDS: usize = 300;
+
+/// `GET /oauth/callback`: bound by the sealed `state`, and by the cookie of the browser that confirmed the code.
+pub(super) async fn finish(
+    State(surface): State<Surface>,
+    facts: RequestFacts,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let (state, answer) = read(query.as_deref().unwrap_or_default());
+    let Ok(returned) = surface.sign_in.returned(state.as_deref(), asker(&facts)) else {
+        let words =
+            Words { title: "This link has expired", text: "Start the sign-in again on your device.", detail: None };
+        return surface.pages.bad_end(StatusCode::BAD_REQUEST, &words, &facts.request_id);
+    };
+    let attempt = returned.attempt().to_owned();
+    let binding = cookie::find(&headers, &attempt, surface.is_https());
+    match surface.sign_in.complete(returned, binding, answer, asker(&facts)).await {
+        Ok(completion) => {
+            let mut page = page(&surface, &facts, &completion);
+            if let Some(cookie) = cookie::clear(&attempt, surface.is_https()) {
+                page.headers_mut().append(header::SET_COOKIE, cookie);
+            }
+            page
+        }
+        // The cookie stays: the same link can be tried again when the store is back.
+        Err(error) => {
+            tell(&error, &facts);
+            out_of_order(&surface, &facts)
+        }
+    }
+}
+
+fn page(surface: &Surface, facts: &RequestFacts, completion: &Completion) -> Response {
+    const AGAIN: &str = "Start the sign-in again on your device.";
+    let bad = |status, title, text, detail: Option<&str>| {
+        surface.pages.bad_end(status, &Words { title, text, detail }, &facts.request_id)
+    };
+    match completion {
+        Completion::SignedIn { email } => {
+            let detail = email.as_ref().map(|email| format!("Signed in as {email}."));
+            let text = "Your device will notice within a few seconds. You can close this page.";
+            surface.pages.good_end(&Words { title: "You are signed in", text, detail: detail.as_deref() })
+        }
+        Completion::BrowserMismatch => {
+            let text = "Finish it in the browser where you approved the code, or start again on your device.";
+            bad(StatusCode::FORBIDDEN, "This sign-in was started in a different browser", text, None)
+        }
+        Completion::NotPending => bad(StatusCode::NOT_FOUND, "This code was already used or has expired", AGAIN, None),
+        Completion::ProviderError { error, description } => {
+            let status = match error.as_str() {
+                "access_denied" => StatusCode::FORBIDDEN,
+                "server_error" | "temporarily_unavailable" => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            let detail = match description {
+                Some(description) => format!("{error}: {description}"),
+                None => error.clone(),
+            };
+            bad(status, "Your identity provider refused the sign-in", AGAIN, Some(&detail))
+        }
+        Completion::Refused => {
+            let text = "Your identity provider's answer was not accepted, or your account may not sign in here.";
+            bad(StatusCode::FORBIDDEN, "The sign-in could not be completed", text, None)
+        }
+        Completion::ProviderUnavailable => {
+            let text = "Your identity provider did not answer as it should. Start again on your device in a minute.";
+            bad(StatusCode::SERVICE_UNAVAILABLE, "The sign-in could not be completed", text, None)
+        }
+    }
+}
+
+fn read(query: &str) -> (Option<String>, ProviderAnswer) {
+    let mut state = None;
+    let mut answer = ProviderAnswer::default();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let field = match name.as_ref() {
+            "state" => &mut state,
+            "code" => &mut answer.code,
+            "error" => &mut answer.error,
+            "error_description" => &mut answer.error_description,
+            "iss" => &mut answer.iss,
+            _ => continue,
+        };
+        // The first one counts (RFC 6749, section 3.1, forbids a second).
+        field.get_or_insert(value.into_owned());
+    }
+    let shortened = |words: String| words.chars().filter(|c| !c.is_control()).take(LONGEST_WORDS).collect();
+    answer.error = answer.error.map(shortened);
+    answer.error_description = answer.error_description.map(shortened);
+    (state, answer)
+}

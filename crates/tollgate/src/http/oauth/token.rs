@@ -1,0 +1,52 @@
+//! The token endpoint (RFC 6749, section 3.2): device codes and refresh tokens for bearers.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use control::identity::sign_in::{Redemption, Tokens};
+use http::{HeaderMap, StatusCode};
+use secrecy::ExposeSecret;
+use wire::oauth::{ErrorCode, TokenRequest, TokenResponse, TokenType};
+
+use super::error::{json, not_refreshed, refuse, unavailable};
+use super::form::Form;
+use super::{Surface, asker};
+use crate::http::layers::RequestFacts;
+
+/// `POST /oauth/token`: the code or token that is presented is the credential.
+pub(super) async fn grant(
+    State(surface): State<Surface>,
+    facts: RequestFacts,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let Some(form) = Form::read(&headers, body).await else { return refuse(ErrorCode::InvalidRequest) };
+    match TokenRequest::from_form(form.pairs()) {
+        Err(error) => refuse(error),
+        Ok(TokenRequest::DeviceCode { device_code }) => match surface.sign_in.redeem(&device_code).await {
+            Ok(Redemption::Tokens(tokens)) => issued(tokens),
+            Ok(Redemption::Pending) => refuse(ErrorCode::AuthorizationPending),
+            Ok(Redemption::SlowDown) => refuse(ErrorCode::SlowDown),
+            Ok(Redemption::Denied) => refuse(ErrorCode::AccessDenied),
+            Ok(Redemption::Expired) => refuse(ErrorCode::ExpiredToken),
+            Err(error) => unavailable(&error, &facts),
+        },
+        Ok(TokenRequest::Refresh { refresh_token }) => {
+            match surface.sign_in.refresh(&refresh_token, asker(&facts)).await {
+                Ok(tokens) => issued(tokens),
+                Err(error) => not_refreshed(error),
+            }
+        }
+    }
+}
+
+fn issued(tokens: Tokens) -> Response {
+    let body = TokenResponse {
+        access_token: tokens.bearer.token.expose_secret().to_owned(),
+        refresh_token: tokens.refresh_token.map(|token| token.expose_secret().to_owned()),
+        token_type: TokenType::Bearer,
+        expires_in: tokens.bearer.expires_in,
+        email: tokens.email,
+    };
+    json(StatusCode::OK, &body)
+}

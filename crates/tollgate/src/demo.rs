@@ -125,19 +125,22 @@ fn invite(terminal: &mut Terminal, staging: &Staging) -> anyhow::Result<()> {
     )?;
 
     terminal.heading("With curl")?;
-    terminal.say("Ask for a code, open verification_uri_complete in a browser, and pick a person:")?;
+    terminal
+        .say("Ask for a code, open the verification_uri_complete of the answer in a browser, and pick a person:")?;
     terminal.command(&format!("curl -s -X POST {url}/oauth/device_authorization"))?;
     terminal.say("Then, with the device_code of that answer, fetch the bearer and ask the model:")?;
     terminal.command(&format!(
-        "curl -s {url}/oauth/token -d grant_type=urn:ietf:params:oauth:grant-type:device_code -d device_code=CODE"
+        "curl -s {url}/oauth/token \\\n  -d grant_type=urn:ietf:params:oauth:grant-type:device_code -d device_code=DEVICE_CODE"
     ))?;
     terminal.command(&format!(
-        "curl -N {url}/v1/messages -H 'authorization: Bearer ACCESS_TOKEN' -H 'content-type: application/json' -d \
-         '{{\"model\":\"claude-haiku-4-5\",\"max_tokens\":300,\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}'"
+        r#"curl -N {url}/v1/messages \
+  -H 'authorization: Bearer ACCESS_TOKEN' -H 'content-type: application/json' \
+  -d '{{"model":"claude-haiku-4-5","max_tokens":300,"stream":true,
+       "messages":[{{"role":"user","content":"hello"}}]}}'"#
     ))?;
-    terminal.say("Who has spent how much, under which cap:")?;
+    terminal.say("Who has spent how much today, under which cap:")?;
     terminal.command(&format!(
-        "curl -s '{url}/v1/organizations/spend_limits/effective?period[]=daily' -g -H 'x-api-key: {}'",
+        "curl -sg '{url}/v1/organizations/spend_limits/effective?period[]=daily' \\\n  -H 'x-api-key: {}'",
         staging.admin_key
     ))?;
 

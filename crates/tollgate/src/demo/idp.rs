@@ -118,6 +118,11 @@ impl Provider {
         let _ = self.redirect_uri.set(redirect_uri);
     }
 
+    /// Whether this is a refresh token that it has given out.
+    pub(super) fn has_given(&self, refresh_token: &str) -> bool {
+        self.refresh.find(refresh_token).is_some()
+    }
+
     pub(super) fn routes(self: Arc<Self>) -> Router {
         Router::new()
             .route("/.well-known/openid-configuration", get(discovery))

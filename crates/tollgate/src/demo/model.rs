@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -56,16 +57,34 @@ struct Answer {
     cut: bool,
 }
 
-/// The model's address book: who may ask is decided by the key alone, as with the real one.
-pub(super) fn routes(api_key: String) -> Router {
-    Router::new()
-        .route("/v1/messages", post(messages))
-        .route("/v1/messages/count_tokens", post(count_tokens))
-        .with_state(Arc::from(api_key))
+/// The model. Who may ask is decided by the key alone, as with a real one.
+#[derive(Debug)]
+pub(super) struct Model {
+    api_key: String,
+    asked: AtomicUsize,
 }
 
-async fn messages(State(key): State<Arc<str>>, headers: HeaderMap, body: Bytes) -> Response {
-    let request = match read(&key, &headers, &body) {
+impl Model {
+    pub(super) fn new(api_key: String) -> Arc<Self> {
+        Arc::new(Self { api_key, asked: AtomicUsize::new(0) })
+    }
+
+    /// How many prompts have reached it.
+    pub(super) fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn routes(self: Arc<Self>) -> Router {
+        Router::new()
+            .route("/v1/messages", post(messages))
+            .route("/v1/messages/count_tokens", post(count_tokens))
+            .with_state(self)
+    }
+}
+
+async fn messages(State(model): State<Arc<Model>>, headers: HeaderMap, body: Bytes) -> Response {
+    model.asked.fetch_add(1, Ordering::Relaxed);
+    let request = match read(&model.api_key, &headers, &body) {
         Ok(request) => request,
         Err(refusal) => return refusal,
     };
@@ -84,8 +103,8 @@ async fn messages(State(key): State<Arc<str>>, headers: HeaderMap, body: Bytes) 
     (id, Json(answer.whole())).into_response()
 }
 
-async fn count_tokens(State(key): State<Arc<str>>, headers: HeaderMap, body: Bytes) -> Response {
-    match read(&key, &headers, &body) {
+async fn count_tokens(State(model): State<Arc<Model>>, headers: HeaderMap, body: Bytes) -> Response {
+    match read(&model.api_key, &headers, &body) {
         Ok(_) => Json(json!({"input_tokens": input_tokens(&body)})).into_response(),
         Err(refusal) => refusal,
     }

@@ -9,18 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use axum::Router;
 use control::clock::SystemClock;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::chance;
 use super::folder::Folder;
 use super::idp::{Client, Provider};
+use super::model::Model;
 use super::people::{CONTRACTOR, ENGINEER, FINANCE};
 use super::visitor::Visitor;
-use super::{chance, model};
 use crate::boot::{self, Gateway};
 use crate::config::{self, Environment};
 use crate::serve::Server;
@@ -35,14 +35,16 @@ pub(super) struct Staging {
     pub(super) settings: PathBuf,
     /// `x-api-key` of the admin API.
     pub(super) admin_key: String,
+    pub(super) provider: Arc<Provider>,
+    pub(super) model: Arc<Model>,
     gateway: Gateway,
     around: Around,
 }
 
 /// The servers around the gateway.
 struct Around {
-    idp: Server,
-    model: Server,
+    providing: Server,
+    modelling: Server,
     tasks: TaskTracker,
 }
 
@@ -70,8 +72,12 @@ impl Staging {
         let (idp_origin, idp_listener) = listen()?;
         let (model_origin, model_listener) = listen()?;
         let provider = Provider::new(idp_origin.clone(), client.clone(), Arc::new(SystemClock))?;
-        let idp = start(idp_listener, Arc::clone(&provider).routes(), &tasks).await?;
-        let model = start(model_listener, model::routes(model_key.clone()), &tasks).await?;
+        let model = Model::new(model_key.clone());
+        let around = Around {
+            providing: Server::start(idp_listener, None, Arc::clone(&provider).routes(), &tasks).await?,
+            modelling: Server::start(model_listener, None, Arc::clone(&model).routes(), &tasks).await?,
+            tasks,
+        };
 
         let admin_key = chance::token()?;
         let facts = Facts {
@@ -88,8 +94,7 @@ impl Staging {
         provider.register(format!("{}/oauth/callback", gateway.origin()));
         let login = json!({"forceLoginMethod": "gateway", "forceLoginGatewayUrl": gateway.origin()});
         let settings = folder.write("managed-settings.json", &format!("{login:#}\n"))?;
-        let around = Around { idp, model, tasks };
-        Ok(Self { folder, config, settings, admin_key, gateway, around })
+        Ok(Self { folder, config, settings, admin_key, provider, model, gateway, around })
     }
 
     pub(super) fn origin(&self) -> &str {
@@ -110,10 +115,10 @@ impl Staging {
 
     /// Ends everything: the gateway finishes what it has begun and writes its last lines.
     pub(super) async fn take_down(self) {
-        let Around { idp, model, tasks } = self.around;
+        let Around { providing, modelling, tasks } = self.around;
         self.gateway.stop().await;
         let cut = CancellationToken::new();
-        tokio::join!(idp.drain(LAST_WORDS, &cut), model.drain(LAST_WORDS, &cut));
+        tokio::join!(providing.drain(LAST_WORDS, &cut), modelling.drain(LAST_WORDS, &cut));
         tasks.close();
         tasks.wait().await;
         // Last: the database in it was open until now.
@@ -142,10 +147,6 @@ fn listen() -> anyhow::Result<(String, TcpListener)> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("no port on 127.0.0.1")?;
     listener.set_nonblocking(true)?;
     Ok((format!("http://{}", listener.local_addr()?), listener))
-}
-
-async fn start(listener: TcpListener, app: Router, tasks: &TaskTracker) -> anyhow::Result<Server> {
-    Server::start(listener, None, app, tasks).await
 }
 
 impl Facts {

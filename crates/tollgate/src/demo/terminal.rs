@@ -9,7 +9,7 @@ const INDENT: &str = "    ";
 pub(super) struct Terminal {
     out: Box<dyn Write + Send>,
     colour: bool,
-    /// Columns used in the line that is being streamed.
+    /// Columns used in the line that is being streamed, 0 before it begins.
     column: usize,
 }
 
@@ -51,7 +51,7 @@ impl Terminal {
     pub(super) fn exchange(&mut self, request: &str, status: u16, what: &str) -> io::Result<()> {
         let style = if status < 400 { Style::Good } else { Style::Bad };
         let (request, status) =
-            (self.styled(Style::Dim, &format!("{request:<36}")), self.styled(style, &status.to_string()));
+            (self.styled(Style::Dim, &format!("{request:<44}")), self.styled(style, &status.to_string()));
         writeln!(self.out, "{INDENT}{request} {status}  {what}")?;
         self.out.flush()
     }
@@ -59,8 +59,7 @@ impl Terminal {
     /// A name and its value.
     pub(super) fn fact(&mut self, name: &str, value: &str) -> io::Result<()> {
         let name = self.styled(Style::Dim, &format!("{name:<16}"));
-        writeln!(self.out, "{INDENT}{name} {value}")?;
-        self.out.flush()
+        self.beside(&name, &" ".repeat(16), value)
     }
 
     /// Something to type into a shell. Not wrapped: it is to be copied.
@@ -74,11 +73,7 @@ impl Terminal {
     /// A promise that was kept.
     pub(super) fn kept(&mut self, text: &str) -> io::Result<()> {
         let mark = self.styled(Style::Good, "ok");
-        let mut mark = Some(mark);
-        for line in wrapped(text, WIDTH - 2 * INDENT.len()) {
-            writeln!(self.out, "{INDENT}{}  {line}", mark.take().unwrap_or_else(|| "  ".to_owned()))?;
-        }
-        self.out.flush()
+        self.beside(&mark, "  ", text)
     }
 
     /// A promise that was not.
@@ -90,14 +85,15 @@ impl Terminal {
     /// The next words of a text that is still being written; breaks lines, but never waits for one.
     pub(super) fn stream(&mut self, text: &str) -> io::Result<()> {
         for word in text.split_inclusive(' ') {
-            let length = word.trim_end().chars().count();
-            if self.column == 0 || self.column + length > WIDTH {
-                let start = if self.column == 0 { "" } else { "\n" };
-                write!(self.out, "{start}{INDENT}{INDENT}")?;
-                self.column = 2 * INDENT.len();
+            // A space is written before the word that follows it, so that no line ends with one.
+            let (word, length) = (word.trim_end(), word.trim_end().chars().count());
+            let fits = self.column + 1 + length <= WIDTH;
+            match self.column {
+                0 => write!(self.out, "{INDENT}{INDENT}{word}")?,
+                _ if fits => write!(self.out, " {word}")?,
+                _ => write!(self.out, "\n{INDENT}{INDENT}{word}")?,
             }
-            write!(self.out, "{word}")?;
-            self.column += word.chars().count();
+            self.column = if self.column > 0 && fits { self.column + 1 } else { 2 * INDENT.len() } + length;
         }
         self.out.flush()
     }
@@ -131,6 +127,16 @@ impl Terminal {
 
     pub(super) fn blank(&mut self) -> io::Result<()> {
         writeln!(self.out)?;
+        self.out.flush()
+    }
+
+    /// A text with something before its first line, which is as wide as `blank`.
+    fn beside(&mut self, before: &str, blank: &str, text: &str) -> io::Result<()> {
+        let mut before = before;
+        for line in wrapped(text, WIDTH - INDENT.len() - blank.len() - 2) {
+            writeln!(self.out, "{INDENT}{before}  {line}")?;
+            before = blank;
+        }
         self.out.flush()
     }
 
@@ -208,7 +214,7 @@ mod tests {
         });
         for output in [said, streamed] {
             assert!(output.lines().count() > 5);
-            assert!(output.lines().all(|line| line.trim_end().chars().count() <= WIDTH), "{output}");
+            assert!(output.lines().all(|line| line.chars().count() <= WIDTH && !line.ends_with(' ')), "{output}");
         }
     }
 

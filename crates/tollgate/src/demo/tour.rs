@@ -139,8 +139,8 @@ impl<'a> Tour<'a> {
             self.terminal.exchange("POST /oauth/token", 200, &life)?;
             let sealed = "The identity provider's own tokens never leave the gateway: the client holds a short-lived bearer \
                           and an opaque refresh token.";
-            let upstream_token = tokens["refresh_token"].as_str().context("no refresh token")?;
-            ensure!(upstream_token.len() > 43, "the refresh token is not a sealed one");
+            let refresh_token = text(&tokens, "refresh_token")?;
+            ensure!(!self.staging.provider.has_given(refresh_token), "the client holds the provider's refresh token");
             self.terminal.kept(sealed)?;
         } else {
             self.terminal.say(&format!("{} signs in the same way, as a member of {}.", person.name, person.group))?;
@@ -207,16 +207,25 @@ impl<'a> Tour<'a> {
             let request = as_user(self.visitor.post("/v1/messages"), who);
             self.visitor.send(request, prompt(model, "count to 3", 10, false)).await
         };
-        let (refused, answered) = (ask(LARGE).await?, ask(SMALL).await?);
-        let error = refused.json()?["error"].clone();
-        let asked = |model| format!("POST /v1/messages {model}");
-        self.terminal.exchange(&asked(LARGE), refused.status.as_u16(), "")?;
-        self.terminal.say(&error.to_string())?;
-        self.terminal.exchange(&asked(SMALL), answered.status.as_u16(), "the model that his policy names")?;
+        let before = self.staging.model.asked();
+        let refused = ask(LARGE).await?;
+        let reached = self.staging.model.asked() > before;
+        let answered = ask(SMALL).await?;
+        let body = refused.json()?;
+        let message = text(&body["error"], "message")?;
+        self.terminal.exchange(&format!("POST /v1/messages {LARGE}"), refused.status.as_u16(), "")?;
+        self.terminal.say(message)?;
+        self.terminal.exchange(
+            &format!("POST /v1/messages {SMALL}"),
+            answered.status.as_u16(),
+            "what his policy names",
+        )?;
         ensure!(refused.status == StatusCode::BAD_REQUEST, "{LARGE} was not refused with 400");
-        ensure!(error["type"] == "invalid_request_error", "the refusal is of type {}", error["type"]);
+        ensure!(body["error"]["type"] == "invalid_request_error", "the refusal is {body}");
+        ensure!(!reached, "the refused prompt reached the model");
         ensure!(answered.status == StatusCode::OK, "{SMALL} was refused: {}", answered.text());
-        self.terminal.kept("Refused before anything was sent to the model; and charged nothing.")?;
+        self.settled(who.person, bill::of(SMALL, &answered.json()?["usage"])?).await?;
+        self.terminal.kept("The refused prompt never reached the model, and only the answered one was charged.")?;
         Ok(())
     }
 
@@ -233,7 +242,9 @@ impl<'a> Tour<'a> {
             let request = as_user(self.visitor.post("/v1/messages"), who);
             self.visitor.send(request, prompt(SMALL, &format!("count to {NUMBERS}"), NUMBERS, false))
         };
+        let asked = self.staging.model.asked();
         let answers = future::try_join_all((0..CROWD).map(|_| ask())).await?;
+        let asked = self.staging.model.asked().saturating_sub(asked);
         let outcome = Outcome::of(&answers)?;
         let expected = before.saturating_add(outcome.spent);
         let spent = self.settled(who.person, expected).await?;
@@ -248,6 +259,7 @@ impl<'a> Tour<'a> {
         self.terminal.fact("what he is told", &outcome.message)?;
         ensure!(outcome.let_through > 0, "nothing was let through, though the cap was not reached");
         ensure!(outcome.blocked > 0, "nobody was told that the cap is reached");
+        ensure!(asked == outcome.let_through, "the model was asked {asked} times");
         ensure!(past <= outcome.dearest, "{} past the cap is more than one request's cost", dollars(past));
         self.terminal.kept(&format!(
             "Money is set aside before a request goes out. The promise is at most one request's cost ({}) past the cap.",

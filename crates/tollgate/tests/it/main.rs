@@ -16,4 +16,6 @@ mod fixtures;
 
 mod architecture;
 
+mod demo;
+
 mod ledger;

@@ -2,13 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use control::policy::Policies;
 use tokio::signal::unix::{SignalKind, signal};
-use wire::catalog::Catalog;
 
 use crate::config::{self, Environment, Loaded, LogLevel, reference, schema};
 use crate::{boot, demo, observe};
@@ -140,14 +137,12 @@ fn check(file: &ConfigFile) -> anyhow::Result<ExitCode> {
         Ok(loaded) => loaded,
         Err(status) => return Ok(status),
     };
-    let catalog = Catalog::new(loaded.config.models, loaded.config.auto_include_builtin_models)?;
-    let (_, policies) = Policies::compile(loaded.config.policy, Arc::new(catalog));
-    let warnings: Vec<String> =
-        loaded.warnings.iter().map(ToString::to_string).chain(policies.iter().map(ToString::to_string)).collect();
+    let path = loaded.path.display().to_string();
+    let warnings = boot::check(loaded)?;
     for warning in &warnings {
         say(&format!("warning: {warning}"));
     }
-    say(&format!("{}: no problems, {} warning(s)", loaded.path.display(), warnings.len()));
+    say(&format!("{path}: no problems, {} warning(s)", warnings.len()));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -19,3 +19,5 @@ mod architecture;
 mod demo;
 
 mod ledger;
+
+mod sign_in;

@@ -153,7 +153,7 @@ impl<'a> Tour<'a> {
         ensure!(answer.status == StatusCode::OK, "no settings: {}", answer.text());
         let settings = answer.json()?;
         let models = settings["settings"]["availableModels"].clone();
-        self.terminal.exchange("GET /managed/settings", 200, "her client's settings, from the policy that is hers")?;
+        self.terminal.exchange("GET /managed/settings", 200, "her settings, by her policy")?;
         ensure!(models == json!([LARGE, MIDDLE, SMALL]), "her models are {models}");
         self.terminal.kept(&format!("Her models: {LARGE}, {MIDDLE} and {SMALL}."))?;
         Ok(())

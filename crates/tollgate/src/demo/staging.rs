@@ -199,6 +199,10 @@ admin:
   write_keys:
     - {{ id: demo-operator, key: "{admin_key}" }}
   blocked_message: ask Fran for more
+
+# Longer than the usual 5, so that a busy machine shows the same as an idle one.
+enforcement:
+  wait_seconds: 60
 "#
         )
     }

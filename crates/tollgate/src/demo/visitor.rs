@@ -16,7 +16,7 @@ use serde_json::Value;
 use url::{Url, form_urlencoded};
 
 /// Longer than any answer of the demo takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Sends requests to loopback; cheap to clone.
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ impl Visitor {
             let body = body.collect().await.context("the answer broke off")?.to_bytes();
             Ok(Answer { status: parts.status, headers: parts.headers, body })
         };
-        tokio::time::timeout(PATIENCE, exchange).await.context("no answer in a minute")?
+        tokio::time::timeout(PATIENCE, exchange).await.context("no answer in two minutes")?
     }
 
     /// Sends and gives the answer as soon as its head is there.

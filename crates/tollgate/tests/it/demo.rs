@@ -48,6 +48,18 @@ fn a_kept_tour_leaves_its_files_and_an_audit_of_what_it_did() {
 }
 
 #[test]
+fn a_demo_that_cannot_start_says_why_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let output = demo(folder.path()).args(["--tour", "--port", &port]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains(&format!("port {port} cannot be bound")), "{errors}");
+    assert!(entries(folder.path()).is_empty(), "{:?}", entries(folder.path()));
+}
+
+#[test]
 fn a_demo_that_is_told_to_end_does_so_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let mut running = demo(folder.path()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();

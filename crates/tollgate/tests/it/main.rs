@@ -17,3 +17,8 @@ mod fixtures;
 mod architecture;
 
 mod ledger;
+
+mod authorization;
+mod failover;
+mod messages;
+mod spend;

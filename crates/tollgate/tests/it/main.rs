@@ -18,7 +18,12 @@ mod architecture;
 
 mod ledger;
 
+mod admin;
 mod authorization;
 mod failover;
+mod managed;
 mod messages;
+mod shutdown;
 mod spend;
+mod surface;
+mod telemetry;

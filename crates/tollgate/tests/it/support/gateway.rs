@@ -39,7 +39,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A gateway to be.
 pub(crate) struct Setup {
-    config: Value,
+    /// Merged in this order.
+    config: Vec<Value>,
     database: Database,
     store: Option<Store>,
     upstreams: Vec<Value>,
@@ -51,11 +52,12 @@ pub(crate) struct Setup {
 /// A gateway that serves.
 pub(crate) struct TestGateway {
     url: String,
+    issuer: String,
     http: Http,
     audit: Audit,
     upstreams: Vec<Upstream>,
     provider: Provider,
-    store: Option<Store>,
+    store: Store,
     running: Running,
     _directory: TempDir,
 }
@@ -80,7 +82,7 @@ impl TestGateway {
     /// The same, to be changed before it starts.
     pub(crate) fn setup() -> Setup {
         Setup {
-            config: json!({}),
+            config: Vec::new(),
             database: Database::Sqlite,
             store: None,
             upstreams: Vec::new(),
@@ -90,7 +92,7 @@ impl TestGateway {
         }
     }
 
-    /// Its origin, without a trailing slash.
+    /// Where it listens, as the start of URLs; without a trailing slash.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
@@ -144,7 +146,7 @@ impl TestGateway {
 
     /// Somebody whose bearer makes these claims beside the usual ones.
     pub(crate) fn as_bearer_of(&self, claims: &Value) -> Caller {
-        self.anyone().bearer(&caller::mint(&self.url, claims))
+        self.anyone().bearer(&caller::mint(&self.issuer, claims))
     }
 
     /// Whoever holds the write key.
@@ -165,13 +167,6 @@ impl TestGateway {
         assert_eq!(reply.status, 200, "{}", reply.text());
     }
 
-    /// What the admin API says a user has spent today, in cents.
-    pub(crate) async fn spent(&self, sub: &str) -> String {
-        let path = format!("/v1/organizations/spend_limits/effective?period[]=daily&user_ids[]={sub}");
-        let reply = self.admin().get(&path).await;
-        reply.json()["data"][0]["period_to_date_spend"].as_str().unwrap().to_owned()
-    }
-
     /// Ends it as a signal would: what is under way may finish. Gives how many connections were cut.
     pub(crate) async fn stop(&mut self) -> usize {
         let Running::Here(gateway) = &mut self.running else { panic!("a process is stopped by a signal") };
@@ -188,15 +183,15 @@ impl TestGateway {
     }
 
     /// What stands in the database of a gateway that has ended.
-    pub(crate) async fn books(&mut self) -> Books {
-        Books::read(self.store.as_ref().expect("its database belongs to the test")).await
+    pub(crate) async fn books(&self) -> Books {
+        Books::read(&self.store).await
     }
 }
 
 impl Setup {
     /// Merged into the configuration, object by object; `null` removes what stands there.
     pub(crate) fn config(mut self, config: Value) -> Self {
-        merge(&mut self.config, config);
+        self.config.push(config);
         self
     }
 
@@ -239,7 +234,8 @@ impl Setup {
         let loaded = config::load(&file, &environment).unwrap_or_else(|problems| panic!("{problems}"));
         let audit = Audit::default();
         let gateway = boot::start_at(loaded, audit.clone(), clock).await.unwrap_or_else(|error| panic!("{error:#}"));
-        let url = gateway.origin().to_owned();
+        let scheme = gateway.origin().split("://").next().unwrap();
+        let url = format!("{scheme}://{}", gateway.address());
         ready.gateway(url, audit, Running::Here(Some(gateway)))
     }
 
@@ -313,10 +309,13 @@ impl Setup {
             config["upstreams"].as_array_mut().unwrap().push(entry);
             upstreams.push(upstream);
         }
-        merge(&mut config, self.config);
+        for extra in self.config {
+            merge(&mut config, extra);
+        }
+        let public_url = config["listen"]["public_url"].as_str().map(str::to_owned);
         // JSON is YAML.
         std::fs::write(directory.path().join("gateway.yaml"), config.to_string()).unwrap();
-        Ready { upstreams, provider, store, directory }
+        Ready { upstreams, provider, store, directory, public_url }
     }
 }
 
@@ -325,13 +324,24 @@ struct Ready {
     provider: Provider,
     store: Store,
     directory: TempDir,
+    public_url: Option<String>,
 }
 
 impl Ready {
     fn gateway(self, url: String, audit: Audit, running: Running) -> TestGateway {
-        let Self { upstreams, provider, store, directory } = self;
-        let (http, store) = (Http::new(), Some(store));
-        TestGateway { url, http, audit, upstreams, provider, store, running, _directory: directory }
+        let Self { upstreams, provider, store, directory, public_url } = self;
+        let issuer = public_url.unwrap_or_else(|| url.clone());
+        TestGateway {
+            url,
+            issuer,
+            http: Http::new(),
+            audit,
+            upstreams,
+            provider,
+            store,
+            running,
+            _directory: directory,
+        }
     }
 }
 

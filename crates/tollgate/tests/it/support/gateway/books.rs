@@ -15,6 +15,8 @@ pub(crate) struct Books {
     pub(crate) settled: i64,
     /// Nano-dollars that are still set aside.
     pub(crate) reserved: i64,
+    /// What administrators changed: who, what, and the amounts before and after.
+    pub(crate) changes: Vec<String>,
     /// Every text that the sign-in keeps, on one heap.
     pub(crate) sign_in: String,
 }
@@ -39,7 +41,10 @@ impl Books {
         let day = database.fetch(day, &[]).await.unwrap();
         let grants = "SELECT code_hash, user_code, sealed FROM device_grants";
         let grants = database.fetch(grants, &[]).await.unwrap();
+        let changes = "SELECT actor, action, before, after FROM admin_audit ORDER BY id";
+        let changes = database.fetch(changes, &[]).await.unwrap();
         Self {
+            changes: changes.iter().map(change).collect(),
             usage: usage.iter().map(|row| Usage::read(row).unwrap()).collect(),
             settled: day[0].int(0).unwrap(),
             reserved: day[0].int(1).unwrap(),
@@ -62,6 +67,17 @@ impl Usage {
             estimated: row.int(3)? == 1,
         })
     }
+}
+
+fn change(row: &Row) -> String {
+    let amount = |column| match row.text_or_null(column).unwrap() {
+        None => "-".to_owned(),
+        Some(json) => {
+            let amount = serde_json::from_str::<serde_json::Value>(json).unwrap()["amount"].clone();
+            amount.as_str().map_or_else(|| amount.to_string(), str::to_owned)
+        }
+    };
+    format!("{} {} {} {}", row.text(0).unwrap(), row.text(1).unwrap(), amount(2), amount(3))
 }
 
 fn text_of_grant(row: &Row) -> String {

@@ -20,4 +20,12 @@ mod demo;
 
 mod ledger;
 
-mod sign_in;
+mod admin;
+mod authorization;
+mod failover;
+mod managed;
+mod messages;
+mod shutdown;
+mod spend;
+mod surface;
+mod telemetry;

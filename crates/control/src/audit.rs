@@ -8,5 +8,5 @@ mod sink;
 mod table;
 
 pub use event::{Event, InferenceEvent, LimitChange};
-pub use sink::{AuditLog, rfc3339_ms};
+pub use sink::AuditLog;
 pub use table::{AdminChange, record_admin_change};

@@ -67,3 +67,9 @@ impl Clock for TestClock {
         self.start + std::time::Duration::from_millis(u64::try_from(passed).unwrap_or(0))
     }
 }
+
+/// RFC 3339 with milliseconds, UTC: `2026-11-22T11:13:14.508Z`.
+#[must_use]
+pub fn rfc3339_ms(at: Timestamp) -> String {
+    jiff::fmt::temporal::DateTimePrinter::new().precision(Some(3)).timestamp_to_string(&at)
+}

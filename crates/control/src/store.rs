@@ -69,6 +69,13 @@ enum TxInner {
     Sqlite(sqlite::SqliteTx),
 }
 
+/// Whether a commit waits for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Commit {
+    Durable,
+    Lazy,
+}
+
 /// No statement, and no wait for a connection, takes longer than this.
 pub const STATEMENT_BUDGET: Duration = Duration::from_secs(2);
 
@@ -120,9 +127,22 @@ impl Store {
     /// # Errors
     /// When no connection can be had within the budget.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
+        self.begin_with(Commit::Durable).await
+    }
+
+    /// As [`Store::begin`], for a transaction whose commit everyone sees at once, but which a crash of the database's
+    /// machine may undo until a later durable transaction is committed.
+    ///
+    /// # Errors
+    /// As [`Store::begin`].
+    pub async fn begin_lazily(&self) -> Result<Tx, StoreError> {
+        self.begin_with(Commit::Lazy).await
+    }
+
+    async fn begin_with(&self, commit: Commit) -> Result<Tx, StoreError> {
         let inner = match &self.inner {
-            Inner::Postgres(postgres) => TxInner::Postgres(postgres.begin().await?),
-            Inner::Sqlite(sqlite) => TxInner::Sqlite(sqlite.begin().await?),
+            Inner::Postgres(postgres) => TxInner::Postgres(postgres.begin(commit).await?),
+            Inner::Sqlite(sqlite) => TxInner::Sqlite(sqlite.begin(commit).await?),
         };
         Ok(Tx { inner })
     }

@@ -27,7 +27,7 @@ use crate::http::admin::{self, Admins};
 use crate::http::caller::Wall;
 use crate::http::health::{self, Readiness};
 use crate::http::layers::Edge;
-use crate::http::{self, Surfaces, managed, oauth};
+use crate::http::{self, Router, Surfaces, managed, oauth};
 use crate::serve::{self, Server};
 
 /// How often expired rows of the sign-in are removed.
@@ -88,6 +88,19 @@ pub async fn start_at(
     Ok(building.gateway(rooms.origin, server, rooms.drain))
 }
 
+/// What an operator should know about a configuration, as far as it shows without connecting to anything.
+///
+/// # Errors
+/// What would keep it from serving.
+pub fn check(loaded: Loaded) -> anyhow::Result<Vec<String>> {
+    let Loaded { config, warnings, .. } = loaded;
+    let catalog = Arc::new(Catalog::new(config.models, config.auto_include_builtin_models)?);
+    let egress = Egress::new(&config.connect).map_err(|error| anyhow!(error))?;
+    Upstreams::new(config.upstreams, &catalog, &egress).map_err(|error| anyhow!("{error}"))?;
+    let (_, of_policies) = Policies::compile(config.policy, catalog);
+    Ok(warnings.iter().map(ToString::to_string).chain(of_policies.iter().map(ToString::to_string)).collect())
+}
+
 impl Gateway {
     /// The public origin, without a trailing slash.
     #[must_use]
@@ -140,7 +153,7 @@ struct Building {
 
 /// The rooms, wired.
 struct Rooms {
-    app: axum::Router,
+    app: Router,
     tls: Option<crate::config::listen::Tls>,
     origin: String,
     drain: Duration,
@@ -202,7 +215,7 @@ impl Building {
                 let (ledger, surface) = self.money(admin, Prices::new(config.pricing), wall.clone()).await?;
                 (Some(ledger), surface)
             }
-            None => (None, axum::Router::new()),
+            None => (None, Router::new()),
         };
         let upstreams = Upstreams::new(config.upstreams, &catalog, &egress).map_err(|error| anyhow!("{error}"))?;
         let inference = Inference {
@@ -276,7 +289,7 @@ impl Building {
         config: crate::config::Admin,
         prices: Prices,
         wall: Wall,
-    ) -> anyhow::Result<(Ledger, axum::Router)> {
+    ) -> anyhow::Result<(Ledger, Router)> {
         let (store, clock) = (self.store.clone(), Arc::clone(&self.clock));
         let caps = Caps::load(store.clone(), Arc::clone(&clock), config.spend.group_mode).await?;
         let (ledger, writer) = Ledger::new(store.clone(), Arc::clone(&clock), caps.clone(), prices, &config.spend);

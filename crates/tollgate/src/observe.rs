@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use control::audit::rfc3339_ms;
-use control::clock::{Clock as _, SystemClock};
+use control::clock::{Clock as _, SystemClock, rfc3339_ms};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};

@@ -4,12 +4,11 @@
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::Event;
-use crate::clock::Clock;
+use crate::clock::{Clock, rfc3339_ms};
 
 /// Bytes that may wait for the writer before requests wait too.
 const BACKLOG: usize = 4 * 1024 * 1024;
@@ -132,10 +131,4 @@ impl Shared {
             self.drained.notify_waiters();
         }
     }
-}
-
-/// RFC 3339 with milliseconds, UTC: `2026-11-22T11:13:14.508Z`.
-#[must_use]
-pub fn rfc3339_ms(at: Timestamp) -> String {
-    jiff::fmt::temporal::DateTimePrinter::new().precision(Some(3)).timestamp_to_string(&at)
 }

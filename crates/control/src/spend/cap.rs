@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{GroupMode, Money, Period, table};
-use crate::audit::{self, rfc3339_ms};
-use crate::clock::Clock;
+use crate::audit;
+use crate::clock::{Clock, rfc3339_ms};
 use crate::identity::Principal;
 use crate::identity::admin_key::WriteAccess;
 use crate::store::{Store, StoreError, Tx};

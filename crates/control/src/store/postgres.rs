@@ -14,7 +14,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 
 use super::row::Value;
 use super::tls::Tls;
-use super::{Param, PostgresConfig, Row, STATEMENT_BUDGET, StoreError, migrate};
+use super::{Commit, Param, PostgresConfig, Row, STATEMENT_BUDGET, StoreError, migrate};
 
 /// Attempts to reach the database at boot, and the pause between them.
 const BOOT_ATTEMPTS: u32 = 3;
@@ -88,9 +88,14 @@ impl Postgres {
         fetch(&self.client().await?, sql, params).await
     }
 
-    pub(super) async fn begin(&self) -> Result<PostgresTx, StoreError> {
+    pub(super) async fn begin(&self, commit: Commit) -> Result<PostgresTx, StoreError> {
         let client = self.client().await?;
-        within_budget(client.batch_execute("BEGIN")).await?;
+        let begin = match commit {
+            Commit::Durable => "BEGIN",
+            // One round trip for both.
+            Commit::Lazy => "BEGIN; SET LOCAL synchronous_commit TO off",
+        };
+        within_budget(client.batch_execute(begin)).await?;
         Ok(PostgresTx { client: Some(Box::new(client)) })
     }
 

@@ -11,7 +11,7 @@ use rusqlite::{Connection, ToSql, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::row::Value;
-use super::{Param, Row, STATEMENT_BUDGET, StoreError, migrate};
+use super::{Commit, Param, Row, STATEMENT_BUDGET, StoreError, migrate};
 
 /// A handle on the database thread.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ struct Answer {
 
 enum Job {
     Run(Statement),
-    Begin(Receiver<InTx>, oneshot::Sender<Result<(), StoreError>>),
+    Begin(Commit, Receiver<InTx>, oneshot::Sender<Result<(), StoreError>>),
 }
 
 enum InTx {
@@ -81,10 +81,10 @@ impl Sqlite {
         within_budget(answer).await
     }
 
-    pub(super) async fn begin(&self) -> Result<SqliteTx, StoreError> {
+    pub(super) async fn begin(&self, commit: Commit) -> Result<SqliteTx, StoreError> {
         let (statements, inbox) = channel();
         let (reply, begun) = oneshot::channel();
-        self.jobs.send(Job::Begin(inbox, reply)).map_err(|_| gone())?;
+        self.jobs.send(Job::Begin(commit, inbox, reply)).map_err(|_| gone())?;
         within_budget(begun).await?;
         Ok(SqliteTx { statements })
     }
@@ -169,7 +169,14 @@ fn serve(mut connection: Connection, inbox: &Receiver<Job>) {
     while let Ok(job) = inbox.recv() {
         match job {
             Job::Run(statement) => run(&connection, statement),
-            Job::Begin(statements, begun) => transaction(&mut connection, &statements, begun),
+            Job::Begin(Commit::Durable, statements, begun) => transaction(&mut connection, &statements, begun),
+            Job::Begin(Commit::Lazy, statements, begun) => {
+                // The commit is in the log, which is written to disk with the next durable one. A pragma fails only on
+                // a connection that is lost anyway.
+                let _ = connection.pragma_update(None, "synchronous", "NORMAL");
+                transaction(&mut connection, &statements, begun);
+                let _ = connection.pragma_update(None, "synchronous", "FULL");
+            }
         }
     }
 }

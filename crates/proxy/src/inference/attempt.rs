@@ -32,7 +32,6 @@ pub(super) async fn attempt(tab: &mut Tab, admitted: Admitted) -> Result<Answere
         match asked {
             Ok(answer) => return Ok(Answered { upstream, answer }),
             Err(failure) => {
-                sent.reset();
                 tracing::warn!(request_id = %facts.request_id, upstream = upstream.name(), "upstream failed: {failure}");
                 failures.push(Failed { upstream, failure });
             }

@@ -114,12 +114,7 @@ impl Body for Relay {
                 Some(Ok(frame)) => {
                     // Trailers are not on the list of what clients may see.
                     let Ok(chunk) = frame.into_data() else { continue };
-                    let is_last = body.is_end_stream();
                     this.witness.hear(&chunk);
-                    if is_last {
-                        // The server may not ask again.
-                        this.witness.conclude(None);
-                    }
                     return Poll::Ready(Some(Ok(Frame::data(chunk))));
                 }
                 Some(Err(error)) => {
@@ -180,7 +175,8 @@ impl Witness {
         self.tab.end(outcome, charge);
     }
 
-    /// Nobody wants the answer any more; `is_ended`: all of it had come.
+    /// Nobody asks for more. When all of it has come (`is_ended`), that is the usual end: a server that knows the length
+    /// stops asking there.
     fn abandon(&mut self, is_ended: bool) {
         let is_whole = is_ended || self.listener.as_ref().is_some_and(|listener| listener.meter.so_far().complete);
         let outcome = self.tab.abandoned();

@@ -81,6 +81,7 @@ mod tests {
         assert_eq!([(); 5].map(|()| breaker.failed(now)), [false, false, false, false, true]);
         assert!(!breaker.lets_pass(now + REST - Duration::from_millis(1)));
         assert!(breaker.lets_pass(now + REST));
+        assert!(!breaker.lets_pass(now + REST), "one post finds out");
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub struct Parts {
 pub struct Sent(Arc<AtomicBool>);
 
 impl Parts {
-    /// A body that tells `sent` when its last part is taken.
+    /// A body that tells `sent` when its last part is taken; until then the flag is down, whatever body was before it.
     #[must_use]
     pub fn new(mut parts: Vec<Bytes>, sent: Sent) -> Self {
         parts.retain(|part| !part.is_empty());
@@ -37,11 +37,6 @@ impl Sent {
     #[must_use]
     pub fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
-    }
-
-    /// The attempt that had taken it failed: its upstream does no work for it.
-    pub fn reset(&self) {
-        self.0.store(false, Ordering::Relaxed);
     }
 }
 

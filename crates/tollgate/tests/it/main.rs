@@ -16,6 +16,8 @@ mod fixtures;
 
 mod architecture;
 
+mod demo;
+
 mod ledger;
 
 mod admin;

@@ -110,7 +110,7 @@ impl House {
         self.sign_in.audit.flush().await;
         let lines = String::from_utf8(self.written.0.lock().unwrap().clone()).unwrap();
         let events = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        events.filter(|event| event["evt"] == name).last().unwrap()
+        events.rev().find(|event| event["evt"] == name).unwrap()
     }
 }
 

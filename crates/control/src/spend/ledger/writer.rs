@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval_at, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::batch::{Ask, Batch, Decisions, Entry, Verdict, Work};
+use super::batch::{Ask, Batch, Decisions, Entry, Outcome, Settle, Verdict, Work};
 use crate::identity::Principal;
 use crate::spend::table;
 use crate::store::StoreError;
@@ -20,6 +20,9 @@ use crate::store::StoreError;
 const MOST: usize = 512;
 /// How long what nobody waits for may gather company.
 const LINGER: Duration = Duration::from_millis(5);
+/// How long a settlement may be known to the database's memory only. Requests need not wait for its disk: until then the
+/// settlement is kept here too, and entered again when the database was lost.
+const DURABLE_WITHIN: Duration = Duration::from_millis(100);
 /// How often what waits for room is looked at again, for room that other replicas make.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// Pause after a failed transaction. Meanwhile requests are not held up: they are told at once.
@@ -41,18 +44,24 @@ pub struct Writer {
     batch: Batch,
     asks: Vec<Ask>,
     flushes: Vec<oneshot::Sender<()>>,
+    /// Committed, but not yet durably, since `durable_at`.
+    committed: Vec<Settle>,
+    durable_at: Instant,
     /// Principals as last written, by subject; and those still to be.
     known: HashMap<String, u64>,
     unknown: HashMap<String, Arc<Principal>>,
     /// No transaction is tried before this: the database did not answer.
-    paused_until: Option<std::time::Instant>,
+    paused_until: Option<Instant>,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, inbox: mpsc::UnboundedReceiver<Entry>) -> Self {
+        let durable_at = shared.instant();
         Self {
             shared,
             inbox,
+            committed: Vec::new(),
+            durable_at,
             replica: uuid::Uuid::new_v4().to_string(),
             batch: Batch::default(),
             asks: Vec::new(),
@@ -65,15 +74,20 @@ impl Writer {
 
     /// Works until `stop`, then commits everything that was entered before and returns. Whatever could not be committed
     /// by then is told in the log.
-    #[expect(clippy::disallowed_methods, reason = "the runtime's timers have a clock of their own")]
     pub async fn run(mut self, stop: CancellationToken) {
         // Before anything is admitted: what a predecessor left belongs to the totals.
         self.upkeep(0).await;
-        let mut upkeep = interval_at(tokio::time::Instant::now() + UPKEEP, UPKEEP);
+        let mut upkeep = interval(UPKEEP);
+        // The first comes at once.
+        upkeep.tick().await;
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ticks = 1_u32;
         loop {
-            let look_again = if self.asks.is_empty() && !self.has_work() { UPKEEP } else { LOOK_AGAIN };
+            let look_again = match (self.has_work(), self.committed.is_empty()) {
+                (_, false) => DURABLE_WITHIN,
+                (true, true) => LOOK_AGAIN,
+                (false, true) => UPKEEP,
+            };
             tokio::select! {
                 // In this order: under load the inbox is never empty, and upkeep must still have its turn.
                 biased;
@@ -89,7 +103,7 @@ impl Writer {
                 },
                 () = tokio::time::sleep(look_again) => {}
             }
-            if self.has_work() {
+            if self.has_work() || self.must_be_durable() {
                 self.commit().await;
             }
         }
@@ -98,6 +112,12 @@ impl Writer {
 
     fn has_work(&self) -> bool {
         !(self.batch.is_empty() && self.asks.is_empty() && self.flushes.is_empty() && self.unknown.is_empty())
+    }
+
+    /// Whether the next commit must reach the disk.
+    fn must_be_durable(&self) -> bool {
+        let waited = self.shared.instant().saturating_duration_since(self.durable_at) >= DURABLE_WITHIN;
+        !self.flushes.is_empty() || (waited && !self.committed.is_empty())
     }
 
     /// Takes an entry and all that is there beside it. What nobody waits for is given a moment to gather company.
@@ -154,10 +174,12 @@ impl Writer {
         if self.paused_until.is_some_and(|until| self.shared.instant() < until) {
             return self.answer_all(&Verdict::Unavailable);
         }
-        match self.try_commit().await {
+        let durable = self.must_be_durable();
+        match self.try_commit(durable).await {
             Ok(decisions) => {
                 self.paused_until = None;
-                self.batch = Batch::default();
+                let batch = std::mem::take(&mut self.batch);
+                self.keep(batch.settles, durable);
                 self.answer(decisions);
                 self.write_principals().await;
                 self.answer_flushes();
@@ -165,6 +187,19 @@ impl Writer {
             Err(error) if error.is_outage() => self.hold_back(&error),
             Err(error) => self.commit_one_by_one(&error).await,
         }
+    }
+
+    /// Remembers settlements until they are durable.
+    fn keep(&mut self, settles: Vec<Settle>, durable: bool) {
+        if durable {
+            self.committed.clear();
+        } else if self.committed.is_empty() {
+            self.committed = settles;
+        } else {
+            self.committed.extend(settles);
+            return;
+        }
+        self.durable_at = self.shared.instant();
     }
 
     fn answer_flushes(&mut self) {
@@ -181,7 +216,7 @@ impl Writer {
         let asks = std::mem::take(&mut self.asks);
         while let Some(part) = rest.pop() {
             self.batch = part;
-            match self.try_commit().await {
+            match self.try_commit(true).await {
                 Ok(_) => self.batch = Batch::default(),
                 Err(error) if error.is_outage() => {
                     rest.into_iter().for_each(|part| self.batch.join(part));
@@ -196,7 +231,7 @@ impl Writer {
         }
         for ask in asks {
             let waiting = std::mem::replace(&mut self.asks, vec![ask]);
-            match self.try_commit().await {
+            match self.try_commit(true).await {
                 Ok(decisions) => self.answer(decisions),
                 Err(error) => {
                     tracing::error!("ledger: a request could not be decided: {error}");
@@ -208,16 +243,17 @@ impl Writer {
         self.answer_flushes();
     }
 
-    async fn try_commit(&self) -> Result<Decisions, StoreError> {
+    async fn try_commit(&self, durable: bool) -> Result<Decisions, StoreError> {
         let now = self.shared.clock.now();
         let work = Work {
             store: &self.shared.store,
             caps: &self.shared.caps,
             replica: &self.replica,
             instant: self.shared.instant(),
+            durable,
             expires_at: now.checked_add(HOLD).unwrap_or(Timestamp::MAX),
         };
-        if self.batch.is_empty() && self.asks.is_empty() {
+        if self.batch.is_empty() && self.asks.is_empty() && !durable {
             return Ok(Decisions::default());
         }
         work.commit(&self.batch, &self.asks).await
@@ -241,7 +277,7 @@ impl Writer {
         let granted = matches!(verdict, Verdict::Granted(_));
         if ask.reply.send(verdict).is_err() && granted {
             // Its caller went away between the decision and the answer: nothing was sent, nothing is owed.
-            self.batch.settle(super::Settle { record: ask.record, outcome: super::Outcome::default() });
+            self.batch.settle(Settle { record: ask.record, outcome: Outcome::default() });
         }
     }
 
@@ -256,6 +292,8 @@ impl Writer {
     fn hold_back(&mut self, error: &StoreError) {
         tracing::warn!(waiting = self.batch.len(), "ledger: {error}; what was settled is kept and tried again");
         self.paused_until = Some(self.shared.instant() + PAUSE);
+        // What the database had not yet on its disk may be gone with it. What it kept is not counted twice.
+        self.batch.settles.append(&mut self.committed);
         self.answer_all(&Verdict::Unavailable);
     }
 
@@ -316,9 +354,12 @@ impl Writer {
         loop {
             self.take_ready();
             self.answer_all(&Verdict::Unavailable);
-            if !self.has_work() && self.inbox.is_empty() {
+            if !self.has_work() && self.committed.is_empty() && self.inbox.is_empty() {
                 return;
             }
+            // Whatever was entered last is to be on the disk.
+            let (last, _) = oneshot::channel();
+            self.flushes.push(last);
             self.paused_until = None;
             self.commit().await;
             if self.paused_until.is_some() {

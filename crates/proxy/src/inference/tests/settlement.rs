@@ -75,6 +75,16 @@ async fn a_whole_stream_costs_what_its_last_event_says() {
 }
 
 #[tokio::test]
+async fn more_is_set_aside_while_the_stream_shows_that_it_costs_more() {
+    let dear = START.replace("100", "1000000");
+    let (gateway, answer, _exchange) = streaming(&[&dear]).await;
+    let (settled, reserved, _) = gateway.books().await;
+    assert!(settled == 0 && reserved >= cost(1_000_000, 1), "{settled} {reserved}");
+    drop(answer);
+    assert_eq!(gateway.books().await, (cost(1_000_000, 1), 0, vec![cost(1_000_000, 1)]));
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_after_the_last_event_has_a_complete_answer() {
     let (gateway, answer, _exchange) = streaming(&[START, END]).await;
     drop(answer);

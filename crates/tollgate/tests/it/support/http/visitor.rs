@@ -37,7 +37,6 @@ impl Visitor {
 
     /// Walks the device sign-in: confirms the code at the gateway, signs in as `account` at the provider
     /// and returns the page on which it ends.
-    #[expect(dead_code, reason = "waits for the tests of the whole gateway")]
     pub(crate) async fn sign_in(&mut self, verification_uri_complete: &str, account: &str) -> Page {
         let approval = self.open(verification_uri_complete).await;
         let login = self.submit(&approval, approval.form()).await;

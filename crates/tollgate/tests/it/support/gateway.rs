@@ -25,7 +25,7 @@ mod process;
 pub(crate) use audit::Audit;
 pub(crate) use books::Books;
 pub(crate) use caller::Caller;
-pub(crate) use process::Process;
+pub(crate) use process::{Process, tollgate};
 
 /// `session.jwt_secret`: whoever knows it mints bearers.
 pub(crate) const SECRET: &str = "the-session-secret-of-the-tests-0123456789";
@@ -109,6 +109,10 @@ impl TestGateway {
 
     pub(crate) fn audit(&self) -> &Audit {
         &self.audit
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// The first upstream.

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
-use control::connect::{Config, Egress, UpstreamClient};
+use control::connect::{Config, Egress, ResponseBody, UpstreamClient};
 use http::header::{CONTENT_TYPE, COOKIE, LOCATION, ORIGIN, SET_COOKIE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, request};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+
 use serde_json::Value;
 use url::{Url, form_urlencoded};
 
@@ -81,7 +81,7 @@ impl Visitor {
         &self,
         request: request::Builder,
         body: impl Into<Bytes>,
-    ) -> anyhow::Result<Response<Incoming>> {
+    ) -> anyhow::Result<Response<ResponseBody>> {
         Ok(self.client.request(request.body(Full::new(body.into()))?).await?)
     }
 }

@@ -7,19 +7,12 @@ use bytes::Bytes;
 use http::{Request, response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Body;
-use hyper_util::client::legacy::{Client, Error as ClientError};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 
+use super::client::RequestError;
 use super::proxy::Proxies;
-use super::{Config, ConnectError, Connector, GuardedTlsConnector, connect_error};
-
-/// Shorter than the idle timeouts of common load balancers, so that a pooled connection is not found dead.
-const POOL_IDLE: Duration = Duration::from_secs(50);
-
-/// A pooled HTTP/1.1 client over guarded connections.
-pub type UpstreamClient<B> = Client<GuardedTlsConnector, B>;
+use super::{Config, ConnectError, Connector, GuardedTlsConnector, UpstreamClient, connect_error};
 
 /// The way out; cheap to clone.
 #[derive(Debug, Clone)]
@@ -64,7 +57,7 @@ impl Egress {
             let tcp = Connector::new(allow_loopback, proxies, Arc::clone(&tls));
             GuardedTlsConnector::new(tcp, Arc::clone(&tls))
         };
-        let (direct, to_upstreams) = (pooled(connector(None)), connector(proxies.clone()));
+        let (direct, to_upstreams) = (UpstreamClient::new(connector(None)), connector(proxies.clone()));
         Ok(Self { allow_loopback, proxies, tls, roots, to_upstreams, direct })
     }
 
@@ -88,7 +81,7 @@ impl Egress {
         };
         // TLS to the proxy itself is the system's matter.
         let tcp = Connector::new(self.allow_loopback, proxies, Arc::clone(&self.tls));
-        Ok(Self { direct: pooled(GuardedTlsConnector::new(tcp, tls)), ..self.clone() })
+        Ok(Self { direct: UpstreamClient::new(GuardedTlsConnector::new(tcp, tls)), ..self.clone() })
     }
 
     /// A client for upstreams with a pool of its own, through the forward proxy where the environment says so. It follows
@@ -96,14 +89,15 @@ impl Egress {
     #[must_use]
     pub fn client<B>(&self) -> UpstreamClient<B>
     where
-        B: Body + Send,
+        B: Body + Send + 'static,
         B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        pooled(self.to_upstreams.clone())
+        UpstreamClient::new(self.to_upstreams.clone())
     }
 
-    /// One request, direct unless [`Egress::towards`] says otherwise, whose whole answer is wanted: of any status, redirects not followed, at most `max_body` bytes,
-    /// within `budget`.
+    /// One request, direct unless [`Egress::towards`] says otherwise, whose whole answer is wanted: of any status, redirects
+    /// not followed, at most `max_body` bytes, within `budget`.
     ///
     /// # Errors
     /// When no whole answer came.
@@ -125,7 +119,7 @@ impl Egress {
     }
 }
 
-fn of_client(error: &ClientError) -> FetchError {
+fn of_client(error: &RequestError) -> FetchError {
     match connect_error(error) {
         Some(ConnectError::TimedOut { host }) => FetchError::Connect(format!("no connection to {host} in time")),
         Some(error) => FetchError::Connect(error.to_string()),
@@ -145,20 +139,6 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn pooled<B>(connector: GuardedTlsConnector) -> UpstreamClient<B>
-where
-    B: Body + Send,
-    B::Data: Send,
-{
-    Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(POOL_IDLE)
-        .set_host(true)
-        // A POST must never be sent twice without anybody deciding it.
-        .retry_canceled_requests(false)
-        .build(connector)
-}
-
 fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
@@ -172,7 +152,7 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
-/// HTTP/1.1 only: the pool opens one HTTP/2 connection per host and would queue long streams behind its stream limit.
+/// HTTP/1.1 only: over HTTP/2 long streams would share one connection, and queue behind its limit.
 fn tls_config(roots: &RootCertStore) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();

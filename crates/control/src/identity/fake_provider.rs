@@ -191,7 +191,9 @@ async fn answer(
         std::future::pending::<()>().await;
     }
     let (status, body) = script.lock().unwrap().answer_for(&url, &path);
-    Ok(Response::builder().status(status).body(Full::from(body.to_string())).unwrap())
+    // A text stands for whatever is not JSON.
+    let body = body.as_str().map_or_else(|| body.to_string(), str::to_owned);
+    Ok(Response::builder().status(status).body(Full::from(body)).unwrap())
 }
 
 impl Script {

@@ -147,6 +147,11 @@ impl RelyingParty {
         *due = now + DOCUMENT_RETRY;
     }
 
+    #[cfg(test)]
+    pub(super) fn give_up_after(&mut self, budget: Duration) {
+        self.line.budget = budget;
+    }
+
     /// The issuer, as it names itself.
     pub(super) fn issuer(&self) -> &str {
         &self.issuer
@@ -308,7 +313,8 @@ impl RelyingParty {
         let answer = self.line.post_form(endpoint, fields, &presented).await;
         let (status, body) = answer.map_err(|error| Failure::new(Fault::Unavailable, error))?;
         if status == StatusCode::OK {
-            return serde_json::from_slice(&body).map_err(|_| {
+            let says_something = |answer: &TokenAnswer| answer.access_token.is_some() || answer.id_token.is_some();
+            return call::object(&body).filter(says_something).ok_or_else(|| {
                 Failure::new(Fault::Unavailable, "the token endpoint answered with an unreadable document")
             });
         }
@@ -337,13 +343,13 @@ fn same_person(found: &str, known: &str) -> Result<(), Failure> {
 
 /// Only `invalid_grant` speaks of the person; every other error is the client's or the provider's own trouble.
 fn refusal(status: StatusCode, body: &Bytes) -> Failure {
-    match serde_json::from_slice::<TokenError>(body) {
-        Ok(TokenError { error, error_description }) => {
+    match call::object(body) {
+        Some(TokenError { error, error_description }) => {
             let fault = if error == "invalid_grant" { Fault::Grant } else { Fault::Unavailable };
             let description = error_description.map(|text| format!(" ({})", shortened(&text))).unwrap_or_default();
             Failure::new(fault, format!("token endpoint: {}{description}", shortened(&error)))
         }
-        Err(_) => Failure::new(Fault::Unavailable, format!("token endpoint answered {status}")),
+        None => Failure::new(Fault::Unavailable, format!("token endpoint answered {status}")),
     }
 }
 

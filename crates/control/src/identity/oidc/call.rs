@@ -7,6 +7,7 @@ use http::{Request, StatusCode, header};
 use http_body_util::Full;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use url::{Url, form_urlencoded};
 
 use super::client::Presented;
@@ -71,7 +72,7 @@ impl Line {
     pub(super) async fn post_json(
         &self,
         url: &Url,
-        body: &serde_json::Value,
+        body: &Value,
         bearer: &SecretString,
     ) -> Result<(StatusCode, Bytes), CallError> {
         let request = Request::post(url.as_str())
@@ -99,5 +100,11 @@ pub(super) fn json<T: DeserializeOwned>(answer: Result<(StatusCode, Bytes), Call
     if status != StatusCode::OK {
         return Err(CallError::Status(status));
     }
-    serde_json::from_slice(&body).map_err(|_| CallError::Unreadable)
+    object(&body).ok_or(CallError::Unreadable)
+}
+
+/// A JSON object; serde would also read a list as the fields in their order.
+pub(super) fn object<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+    let object: Map<String, Value> = serde_json::from_slice(body).ok()?;
+    T::deserialize(Value::Object(object)).ok()
 }

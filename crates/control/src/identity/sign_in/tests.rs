@@ -1,5 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod bad_input;
+
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::sync::Mutex;

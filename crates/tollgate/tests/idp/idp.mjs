@@ -3,7 +3,7 @@
 // The first line on stdin is the configuration, see `support/idp.rs`; the first line on stdout says where the
 // provider and its control surface listen. When stdin closes, the test has ended, and so does this program.
 
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { X509Certificate, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { createServer } from 'node:http';
 import { createInterface } from 'node:readline';
 
@@ -22,7 +22,7 @@ async function start(config) {
   const cookieKey = randomBytes(32).toString('hex');
   // What the token endpoint answers instead of the truth: null, { status, body } or 'hang'.
   let trouble = null;
-  let keys = [signingKey(1)];
+  let keys = [signingKey(1, config.algorithm)];
   let provider = null;
 
   function publish() {
@@ -52,7 +52,7 @@ async function start(config) {
     else if (request.method === 'DELETE' && noun === 'accounts') accounts.delete(sub);
     else if (request.method === 'PUT' && noun === 'trouble') trouble = JSON.parse(body);
     else if (request.method === 'POST' && noun === 'keys') {
-      keys = [signingKey(keys.length + 1)];
+      keys = [signingKey(keys.length + 1, config.algorithm)];
       publish();
     } else return response.writeHead(404).end();
     response.writeHead(204).end();
@@ -70,7 +70,14 @@ function settings({ config, accounts, keys, cookieKey }) {
       redirect_uris: config.redirect_uris,
       grant_types: ['authorization_code', 'refresh_token'],
       response_types: ['code'],
+      id_token_signed_response_alg: config.algorithm ?? 'RS256',
+      ...config.client_metadata,
+      ...clientKey(config.client_certificate),
     }],
+    enabledJWA: {
+      idTokenSigningAlgValues: [config.algorithm ?? 'RS256'],
+      clientAuthSigningAlgValues: ['PS256', 'RS256', 'ES256', 'ES384'],
+    },
     jwks: { keys },
     cookies: { keys: [cookieKey] },
     scopes: ['openid', 'offline_access', 'profile', 'email', 'groups'],
@@ -130,9 +137,19 @@ function page(response, uid, problem) {
 </form></main></body></html>`);
 }
 
-function signingKey(number) {
-  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
-  return { ...privateKey.export({ format: 'jwk' }), kid: `key-${number}`, alg: 'RS256', use: 'sig' };
+function signingKey(number, alg = 'RS256') {
+  const [type, options] = {
+    E: ['ec', { namedCurve: { ES256: 'P-256', ES384: 'P-384', ES512: 'P-521' }[alg] }],
+    R: ['rsa', { modulusLength: 2048 }],
+    P: ['rsa', { modulusLength: 2048 }],
+  }[alg[0]];
+  const { privateKey } = alg === 'EdDSA' ? generateKeyPairSync('ed25519') : generateKeyPairSync(type, options);
+  return { ...privateKey.export({ format: 'jwk' }), kid: `key-${number}`, alg, use: 'sig' };
+}
+
+/** The client's key, as an operator uploads it: a certificate. */
+function clientKey(certificate) {
+  return certificate && { jwks: { keys: [new X509Certificate(certificate).publicKey.export({ format: 'jwk' })] } };
 }
 
 async function listen(server) {

@@ -45,6 +45,7 @@ pub(crate) struct Setup {
     store: Option<Store>,
     upstreams: Vec<Value>,
     sign_in: Option<(RefreshTokens, Vec<Account>)>,
+    provider: Value,
     environment: Vec<(&'static str, String)>,
     clock: Arc<dyn Clock>,
 }
@@ -87,6 +88,7 @@ impl TestGateway {
             store: None,
             upstreams: Vec::new(),
             sign_in: None,
+            provider: json!({}),
             environment: vec![("CLAUDE_GATEWAY_ALLOW_LOOPBACK", "1".to_owned())],
             clock: Arc::new(SystemClock),
         }
@@ -224,6 +226,12 @@ impl Setup {
         self
     }
 
+    /// More settings of the real identity provider, see [`Idp::start_with`].
+    pub(crate) fn provider(mut self, more: Value) -> Self {
+        self.provider = more;
+        self
+    }
+
     pub(crate) fn environment(mut self, name: &'static str, value: &str) -> Self {
         self.environment.push((name, value.to_owned()));
         self
@@ -284,7 +292,8 @@ impl Setup {
             }
             Some((refresh_tokens, accounts)) => {
                 let port = unused_port();
-                let idp = Idp::start(&format!("http://127.0.0.1:{port}/oauth/callback"), refresh_tokens, &accounts);
+                let redirect_uri = format!("http://127.0.0.1:{port}/oauth/callback");
+                let idp = Idp::start_with(&redirect_uri, refresh_tokens, &accounts, &self.provider);
                 config["listen"]["port"] = port.into();
                 config["oidc"]["issuer"] = idp.issuer().into();
                 Provider::Real(Box::new(idp))

@@ -75,6 +75,16 @@ impl Idp {
 
     /// Starts a provider that sends people back to `redirect_uri` only.
     pub(crate) fn start(redirect_uri: &str, refresh_tokens: RefreshTokens, accounts: &[Account]) -> Self {
+        Self::start_with(redirect_uri, refresh_tokens, accounts, &json!({}))
+    }
+
+    /// As [`Idp::start`], with `more`: `algorithm` of id_tokens, `client_metadata` and `client_certificate` of the client.
+    pub(crate) fn start_with(
+        redirect_uri: &str,
+        refresh_tokens: RefreshTokens,
+        accounts: &[Account],
+        more: &Value,
+    ) -> Self {
         let mut process = Command::new("node")
             .arg("idp.mjs")
             .current_dir(node_directory())
@@ -83,7 +93,7 @@ impl Idp {
             .spawn()
             .expect("node is missing; scripts/test installs it");
         let mut stdin = process.stdin.take().unwrap();
-        let settings = json!({
+        let mut settings = json!({
             "client_id": Self::CLIENT_ID,
             "client_secret": Self::CLIENT_SECRET,
             "redirect_uris": [redirect_uri],
@@ -94,6 +104,7 @@ impl Idp {
             },
             "accounts": accounts.iter().map(|account| &account.claims).collect::<Vec<_>>(),
         });
+        settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         writeln!(stdin, "{settings}").unwrap();
         let mut hello = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut hello).unwrap();

@@ -103,7 +103,8 @@ async fn a_signal_among_two_hundred_requests_loses_no_settlement(database: Datab
         let body = request.json();
         let wait = if body["held"] == true { held.clone() } else { Gate::opened() };
         if body["stream"] == true {
-            let mut steps: Vec<Step> = message_events(MODEL, &["Hello"], 1_000, 200).into_iter().map(Step::from).collect();
+            let mut steps: Vec<Step> =
+                message_events(MODEL, &["Hello"], 1_000, 200).into_iter().map(Step::from).collect();
             steps.insert(3, wait.step());
             return Answer::stream(steps);
         }

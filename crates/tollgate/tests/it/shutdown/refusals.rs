@@ -105,7 +105,9 @@ fn a_mistake_on_the_command_line_is_status_2_with_a_hint() {
 
 #[test]
 fn help_is_no_error_and_teaches() {
-    for (arguments, taught) in [(&["--help"][..], "tollgate demo"), (&["serve", "--help"], "--config"), (&["check", "--help"], "Exit status")] {
+    for (arguments, taught) in
+        [(&["--help"][..], "tollgate demo"), (&["serve", "--help"], "--config"), (&["check", "--help"], "Exit status")]
+    {
         let (status, stdout, stderr) = ran(arguments);
         assert_eq!((status, stderr.as_str()), (Some(0), ""), "{arguments:?}");
         assert!(stdout.contains(taught), "{stdout}");

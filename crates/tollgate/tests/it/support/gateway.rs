@@ -105,10 +105,6 @@ impl TestGateway {
         format!("127.0.0.1:{}", url.port().unwrap())
     }
 
-    pub(crate) fn http(&self) -> &Http {
-        &self.http
-    }
-
     pub(crate) fn audit(&self) -> &Audit {
         &self.audit
     }

@@ -8,6 +8,8 @@ mod chance;
 mod device_grant;
 #[cfg(test)]
 mod fake_provider;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod oidc;
 pub mod principal;
 mod seal;

@@ -81,7 +81,8 @@ pub async fn start_at(
     let store = Store::open(&config.store).await?;
     let building = Building::new(&config, store, audit, clock);
     let summary = summary(&config);
-    let rooms = building.rooms(config).await?;
+    // On the heap: it holds the whole configuration, and every caller of this function would hold it too.
+    let rooms = Box::pin(building.rooms(config)).await?;
     let server = Server::start(listener, rooms.tls.as_ref(), rooms.app, &building.tasks).await?;
     tracing::info!("tollgate {} listening on {}", env!("CARGO_PKG_VERSION"), shown(&server, rooms.tls.is_some()));
     summary.iter().for_each(|line| tracing::info!("{line}"));

@@ -6,6 +6,8 @@
 mod call;
 mod client;
 mod directory;
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
 mod keys;
 mod overage;
 mod provider;

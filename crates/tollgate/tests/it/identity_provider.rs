@@ -1,42 +1,23 @@
 //! The provider's side of a sign-in, with a certified provider set up as different ones are: how the client proves itself,
 //! what id_tokens are signed with, and the way there.
 
-use bytes::Bytes;
-use hyper::Request;
 use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use url::form_urlencoded;
 
 use crate::support::gateway::TestGateway;
-use crate::support::http::Visitor;
 use crate::support::idp::{Account, RefreshTokens};
 
 fn ann() -> Account {
     Account::new("ann").email("ann@example.com").groups(&["eng"])
 }
 
-async fn post(gateway: &TestGateway, path: &str, form: &[(&str, &str)]) -> Value {
-    let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-    let request = Request::post(format!("{}{path}", gateway.url()))
-        .header("content-type", "application/x-www-form-urlencoded")
-        .body(Bytes::from(form))
-        .unwrap();
-    gateway.http().send(request).await.json()
-}
-
 /// Ann signs in and refreshes; the answer of the refresh.
 async fn signed_in_and_refreshed(gateway: &TestGateway) -> Value {
-    let begun = post(gateway, "/oauth/device_authorization", &[("surface", "cli")]).await;
-    let end = Visitor::new().sign_in(begun["verification_uri_complete"].as_str().unwrap(), "ann").await;
-    assert_eq!(end.reply.status, 200, "{}", end.reply.text());
-    let code = begun["device_code"].as_str().unwrap();
-    let grant = "urn:ietf:params:oauth:grant-type:device_code";
-    let tokens = post(gateway, "/oauth/token", &[("grant_type", grant), ("device_code", code)]).await;
-    let token = tokens["refresh_token"].as_str().unwrap_or_else(|| panic!("{tokens}"));
-    post(gateway, "/oauth/token", &[("grant_type", "refresh_token"), ("refresh_token", token)]).await
+    let tokens = gateway.sign_in("ann").await;
+    gateway.refresh(&tokens).await.1
 }
 
 #[track_caller]

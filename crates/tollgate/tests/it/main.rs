@@ -22,6 +22,7 @@ mod ledger;
 
 mod admin;
 mod authorization;
+mod browser;
 mod failover;
 mod identity_provider;
 mod managed;
@@ -29,5 +30,6 @@ mod messages;
 mod shutdown;
 mod sign_in;
 mod spend;
+mod stock_client;
 mod surface;
 mod telemetry;

@@ -91,6 +91,16 @@ struct Header {
     crit: Option<Value>,
 }
 
+/// A JWS in its parts; nothing is checked but that its algorithm is accepted.
+struct Token<'t> {
+    header: Header,
+    check: Check,
+    /// Header and payload, as they were signed.
+    signed: &'t str,
+    payload: &'t str,
+    signature: &'t str,
+}
+
 #[derive(Deserialize)]
 struct Document {
     keys: Vec<Value>,
@@ -110,18 +120,8 @@ impl Keys {
 
     /// The claims of a token that one of the provider's keys signed. Nothing in them is checked.
     pub(super) async fn verified(&self, token: &str) -> Result<Claims, KeyError> {
-        let (signed, signature) = token.rsplit_once('.').ok_or(KeyError::Malformed)?;
-        let (header, payload) = signed.split_once('.').ok_or(KeyError::Malformed)?;
-        let header: Header = decoded(header)?;
-        let algorithm = self.algorithms.iter().find(|(name, _)| *name == header.alg);
-        let Some((_, check)) = algorithm else { return Err(KeyError::Algorithm(shown(&header.alg))) };
-        if header.crit.is_some() {
-            return Err(KeyError::Malformed);
-        }
-        let set = self.set_with(&header, *check).await?;
-        // A token without a key id is tried with every key that fits.
-        let signed_by = |key: &Key| check.verifies(signature, signed.as_bytes(), &key.decoding);
-        if set.fitting(&header, *check).any(signed_by) { decoded(payload) } else { Err(KeyError::Signature) }
+        let token = Token::read(token, &self.algorithms)?;
+        self.set_with(&token.header, token.check).await?.verified(&token)
     }
 
     async fn set_with(&self, header: &Header, check: Check) -> Result<Arc<KeySet>, KeyError> {
@@ -164,8 +164,7 @@ impl Keys {
 
     async fn fetch(&self, now: Instant) -> Result<KeySet, KeyError> {
         let document: Document = call::json(self.line.get(&self.uri, None).await).map_err(KeyError::Fetch)?;
-        // One key of a kind that we cannot read must not cost the others.
-        Ok(KeySet { keys: document.keys.into_iter().filter_map(Key::read).collect(), fetched: now })
+        Ok(KeySet::read(document, now))
     }
 }
 
@@ -176,6 +175,18 @@ impl fmt::Debug for Keys {
 }
 
 impl KeySet {
+    fn read(document: Document, fetched: Instant) -> Self {
+        // One key of a kind that we cannot read must not cost the others.
+        Self { keys: document.keys.into_iter().filter_map(Key::read).collect(), fetched }
+    }
+
+    /// The claims, when one of these keys signed the token. One without a key id is tried with every key that fits.
+    fn verified(&self, token: &Token<'_>) -> Result<Claims, KeyError> {
+        let signed_by = |key: &Key| token.check.verifies(token.signature, token.signed.as_bytes(), &key.decoding);
+        let is_signed = self.fitting(&token.header, token.check).any(signed_by);
+        if is_signed { decoded(token.payload) } else { Err(KeyError::Signature) }
+    }
+
     fn fitting<'a>(&'a self, header: &'a Header, check: Check) -> impl Iterator<Item = &'a Key> {
         self.keys.iter().filter(move |key| {
             key.decoding.family() == check.family()
@@ -202,6 +213,20 @@ impl Key {
         };
         let decoding = DecodingKey::from_jwk(&jwk).ok()?;
         Some(Self { id: jwk.common.key_id, algorithm, curve, decoding })
+    }
+}
+
+impl<'t> Token<'t> {
+    fn read(token: &'t str, algorithms: &[(&'static str, Check)]) -> Result<Self, KeyError> {
+        let (signed, signature) = token.rsplit_once('.').ok_or(KeyError::Malformed)?;
+        let (header, payload) = signed.split_once('.').ok_or(KeyError::Malformed)?;
+        let header: Header = decoded(header)?;
+        let algorithm = algorithms.iter().find(|(name, _)| *name == header.alg);
+        let Some((_, check)) = algorithm else { return Err(KeyError::Algorithm(shown(&header.alg))) };
+        if header.crit.is_some() {
+            return Err(KeyError::Malformed);
+        }
+        Ok(Self { header, check: *check, signed, payload, signature })
     }
 }
 
@@ -254,4 +279,13 @@ fn shown(text: &str) -> String {
 fn decoded<T: serde::de::DeserializeOwned>(part: &str) -> Result<T, KeyError> {
     let json = URL_SAFE_NO_PAD.decode(part).map_err(|_| KeyError::Malformed)?;
     serde_json::from_slice(&json).map_err(|_| KeyError::Malformed)
+}
+
+/// As [`Keys::verified`], with a key set at hand.
+#[cfg(fuzzing)]
+pub(super) fn verified_with(keys: &[u8], token: &str) -> Result<Claims, KeyError> {
+    let now = crate::clock::SystemClock.instant();
+    let document: Document = serde_json::from_slice(keys).map_err(|_| KeyError::Malformed)?;
+    let algorithms: Vec<_> = ID_TOKEN_ALGORITHMS.iter().filter_map(|name| Some((*name, Check::named(name)?))).collect();
+    KeySet::read(document, now).verified(&Token::read(token, &algorithms)?)
 }

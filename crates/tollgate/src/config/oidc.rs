@@ -337,9 +337,14 @@ fn read_google_groups(field: &Field<'_>, allow_loopback: bool) -> Option<GoogleG
     let (path, json) = file?;
     match GoogleGroups::from_key_file(&json, admin?) {
         Ok(groups) => {
-            let host = groups.token_uri().host_str().unwrap_or_default();
-            if let Err(blocked) = connect::check_literal_host(host, allow_loopback) {
+            let uri = groups.token_uri();
+            if let Err(blocked) = connect::check_literal_host(uri.host_str().unwrap_or_default(), allow_loopback) {
                 path.refuse(format!("the key's token_uri: {blocked}"));
+                return None;
+            }
+            // What is sent there is as good as the key for an hour.
+            if uri.scheme() != "https" && !allow_loopback {
+                path.refuse("the key's token_uri is not an https URL");
                 return None;
             }
             Some(groups)

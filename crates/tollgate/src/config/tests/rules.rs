@@ -6,7 +6,7 @@ use std::time::Duration;
 use control::identity::{ClientCredential, SecretMethod};
 use control::spend::GroupMode;
 
-use super::{SECRET, file, parse, read, refused, valid};
+use super::{GOOGLE_KEY_FILE, SECRET, file, parse, read, refused, valid};
 use crate::config::Environment;
 
 #[test]
@@ -143,6 +143,18 @@ fn what_is_said_of_the_provider_can_be_so() {
         ),
     ] {
         refused(&oidc_client(&format!("client_secret: s, {more}")), &[problem]);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key.json");
+    for (uri, problem) in [
+        ("http://oauth2.googleapis.com/token", " is not an https URL"),
+        ("https://169.254.169.254/token", ": ECONNREFUSED_SSRF"),
+    ] {
+        let key = std::fs::read_to_string(GOOGLE_KEY_FILE).unwrap();
+        std::fs::write(&path, key.replace("https://oauth2.googleapis.com/token", uri)).unwrap();
+        let google = format!("{{service_account_json_path: '{}', admin_email: a@b.c}}", path.display());
+        let problem = format!("oidc.google_groups.service_account_json_path: the key's token_uri{problem}");
+        refused(&oidc_client(&format!("client_secret: s, google_groups: {google}")), &[problem.as_str()]);
     }
     let (config, warnings) = valid(&oidc_client("client_secret: s, clock_skew_seconds: 301, use_proxy: true"));
     assert_eq!((config.oidc.clock_skew_seconds, config.oidc.use_proxy), (301, Some(true)));

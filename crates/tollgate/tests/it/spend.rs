@@ -259,7 +259,7 @@ async fn a_request_that_fits_only_after_another_waits_for_it() {
 }
 
 #[tokio::test]
-async fn two_replicas_hold_one_cap_and_know_of_its_change_at_once() {
+async fn two_replicas_hold_one_cap_and_one_hears_of_it_from_the_other() {
     let url = fresh_database().await;
     let one = TestGateway::setup().store(Store::Postgres(url.clone())).start().await;
     let other = TestGateway::setup().store(Store::Postgres(url)).start().await;
@@ -267,6 +267,7 @@ async fn two_replicas_hold_one_cap_and_know_of_its_change_at_once() {
         gateway.upstream().answer_otherwise(|_| Answer::message(MODEL, "hi", 1_000, 200));
     }
     one.cap("alice", 2).await;
+    hears_of_cap(&other, "alice").await;
     let asking: Vec<_> = (0..40)
         .map(|number| {
             let alice = [&one, &other][number % 2].as_user("alice");
@@ -284,6 +285,17 @@ async fn two_replicas_hold_one_cap_and_know_of_its_change_at_once() {
     one.cap("bob", 100).await;
     one.cap("bob", 0).await;
     assert_eq!(one.as_user("bob").messages(small()).await.status, 429);
+}
+
+/// Returns once a replica knows of a cap that another has set; it hears of it by notice, or else by asking now and then.
+async fn hears_of_cap(gateway: &TestGateway, sub: &str) {
+    let path = format!("/v1/organizations/spend_limits/effective?period[]=daily&user_ids[]={sub}");
+    let heard = async {
+        while gateway.admin().get(&path).await.json()["data"][0]["amount"].is_null() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), heard).await.expect("the replica never heard of the cap");
 }
 
 /// A gateway whose database the test can stop.

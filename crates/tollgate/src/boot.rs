@@ -245,6 +245,7 @@ impl Building {
                 form_action_origins: config.form_action_origins,
                 device_authorization: config.rate_limits.device_authorization,
                 device_verify: config.rate_limits.device_verify,
+                refresh: config.rate_limits.refresh,
             },
         );
         let largest = usize::try_from(config.limits.max_request_bytes).unwrap_or(usize::MAX);
@@ -279,7 +280,9 @@ impl Building {
         };
         let (store, audit, clock) = (self.store.clone(), self.audit.clone(), Arc::clone(&self.clock));
         let sign_in = SignIn::open(rooms, store, egress, audit, clock).await?;
-        let sign_in = Arc::new(sign_in);
+        let sign_in = Arc::new(sign_in.tracked_by(self.tasks.clone()));
+        let (sessions, stop) = (sign_in.sessions().clone(), self.stop.clone());
+        self.tasks.spawn(async move { stop.run_until_cancelled(sessions.follow()).await });
         self.tasks.spawn(sweep(Arc::clone(&sign_in), self.store.clone(), Arc::clone(&self.clock), self.stop.clone()));
         Ok(sign_in)
     }

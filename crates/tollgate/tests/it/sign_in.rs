@@ -9,7 +9,7 @@ use bytes::Bytes;
 use control::audit::AuditLog;
 use control::clock::{Clock, SystemClock};
 use control::connect::{self, Egress};
-use control::identity::{OidcConfig, Principal, SessionConfig, SignIn, sign_in};
+use control::identity::{Lasting, OidcConfig, Principal, SessionConfig, SignIn, sign_in};
 use control::limit::{Counters, RateLimit};
 use control::store::{Config as StoreConfig, PostgresConfig, Store};
 use futures_util::future::join_all;
@@ -110,6 +110,7 @@ async fn replica(origin: &str, idp: &Idp, store: Store) -> (Arc<SignIn>, axum::R
         form_action_origins: Vec::new(),
         device_authorization: LIMIT,
         device_verify: LIMIT,
+        refresh: LIMIT,
     };
     let router = oauth::routes(Arc::clone(&sign_in), Counters::new(store), audit, clock, config);
     (sign_in, router)
@@ -137,6 +138,7 @@ fn session(origin: &str) -> SessionConfig {
         ttl: Duration::from_secs(3600),
         issuer: origin.to_owned(),
         billing_group_tag: None,
+        lasting: Lasting { idle: Duration::from_secs(30 * 86_400), max: Duration::from_secs(90 * 86_400) },
     }
 }
 

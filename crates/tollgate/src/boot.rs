@@ -212,7 +212,16 @@ impl Building {
         let blocked_message = config.admin.as_ref().and_then(|admin| admin.spend.blocked_message.clone());
         let (ledger, admin) = match config.admin {
             Some(admin) => {
-                let (ledger, surface) = self.money(admin, Prices::new(config.pricing), wall.clone()).await?;
+                let admins = Admins {
+                    keys: admin.keys.clone(),
+                    groups: admin.groups.clone(),
+                    wall: wall.clone(),
+                    counters: Counters::new(self.store.clone()),
+                    failures: config.rate_limits.admin_auth,
+                };
+                let (ledger, caps, report) = self.money(&admin, Prices::new(config.pricing)).await?;
+                let sessions = sign_in.sessions().clone();
+                let surface = admin::routes(Arc::new(admins), caps, report, sessions, self.audit.clone());
                 (Some(ledger), surface)
             }
             None => (None, Router::new()),
@@ -287,12 +296,7 @@ impl Building {
         Ok(sign_in)
     }
 
-    async fn money(
-        &self,
-        config: crate::config::Admin,
-        prices: Prices,
-        wall: Wall,
-    ) -> anyhow::Result<(Ledger, Router)> {
+    async fn money(&self, config: &crate::config::Admin, prices: Prices) -> anyhow::Result<(Ledger, Caps, Report)> {
         let (store, clock) = (self.store.clone(), Arc::clone(&self.clock));
         let caps = Caps::load(store.clone(), Arc::clone(&clock), config.spend.group_mode).await?;
         let (ledger, writer) = Ledger::new(store.clone(), Arc::clone(&clock), caps.clone(), prices, &config.spend);
@@ -300,8 +304,7 @@ impl Building {
         let (follower, stop) = (ledger.clone(), self.stop.clone());
         self.tasks.spawn(async move { stop.run_until_cancelled(follower.follow_caps()).await });
         let report = Report::new(store, caps.clone(), clock);
-        let admins = Admins { keys: config.keys, groups: config.groups, wall };
-        Ok((ledger, admin::routes(Arc::new(admins), caps, report, self.audit.clone())))
+        Ok((ledger, caps, report))
     }
 }
 

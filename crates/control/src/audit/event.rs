@@ -210,7 +210,7 @@ pub enum Event<'a> {
     /// A 401 of the admin API.
     #[serde(rename = "admin.denied")]
     AdminDenied {
-        /// `bearer_rejected`, `invalid_key` or `no_credentials`.
+        /// `bearer_rejected`, `invalid_key`, `no_credentials` or `rate_limited`.
         reason: &'a str,
         /// The request's method.
         method: &'a str,

@@ -18,4 +18,4 @@ generate:
 
 # The whole gateway with a built-in identity provider and a scripted model; needs nothing.
 demo:
-    cargo run --package tollgate -- demo
+    cargo run --package tollgate -- demo --tour

@@ -3,14 +3,16 @@
 //! Nothing leaves but through here, so that a configured URL cannot reach a metadata service or this machine (SSRF).
 //! Knows hosts, addresses, TLS and forward proxies; knows no provider and no protocol above HTTP/1.1.
 
+mod client;
 mod connector;
 mod egress;
 mod error;
 mod guard;
 mod proxy;
 
+pub use client::{RequestError, ResponseBody, UpstreamClient};
 pub use connector::{Connector, GuardedTlsConnector};
-pub use egress::{Egress, FetchError, UpstreamClient, chain};
+pub use egress::{Egress, FetchError, chain};
 pub use error::{ConnectError, connect_error};
 pub use guard::{Blocked, check_address, check_literal_host};
 pub use proxy::ProxyConfig;

@@ -205,6 +205,18 @@ impl Tx {
         Ok(self.fetch(sql, params).await?.into_iter().next())
     }
 
+    /// As [`Tx::fetch`], for a `SELECT` whose rows nobody else may change until this transaction ends.
+    ///
+    /// # Errors
+    /// As [`Tx::execute`].
+    pub async fn fetch_for_update(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        match &mut self.inner {
+            TxInner::Postgres(tx) => tx.fetch(&format!("{sql} FOR UPDATE"), params).await,
+            // A transaction has the whole database to itself.
+            TxInner::Sqlite(tx) => tx.fetch(sql, params).await,
+        }
+    }
+
     /// Tells every replica about a change of `topic`, once this transaction is committed.
     ///
     /// # Errors

@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{self, Environment, Loaded, reference, schema};
-use crate::{boot, observe};
+use crate::config::{self, Environment, Loaded, LogLevel, reference, schema};
+use crate::{boot, demo, observe};
 
 /// The self-hosted control plane in front of Claude Code: sign-in, policy, spend limits, routing.
 #[derive(Debug, Parser)]
@@ -38,6 +38,14 @@ enum Command {
     /// Nothing is connected to: neither the database nor the identity provider. Exit status 1 when there is a problem,
     /// 0 otherwise, warnings or not.
     Check(ConfigFile),
+    /// Show a whole gateway on this machine alone: no account, no network, no configuration.
+    ///
+    /// Starts the real gateway with policies and caps, an identity provider with three invented people, and a model with a
+    /// script, all on 127.0.0.1, and says how to sign in and what to try. Runs until Ctrl-C and keeps nothing.
+    #[command(after_help = "Examples:\n  tollgate demo --tour               watch everything once\n  \
+        tollgate demo                      try it yourself\n  \
+        tollgate demo --tour --keep run    look at the configuration, database and audit log afterwards")]
+    Demo(demo::Options),
     /// Print reference documents that are generated from the code.
     Schema {
         /// What to print.
@@ -67,6 +75,7 @@ pub fn run() -> ExitCode {
     let outcome = match command {
         Command::Serve(file) => serve(&file),
         Command::Check(file) => check(&file),
+        Command::Demo(options) => show(options),
         Command::Schema { what } => {
             say(&match what {
                 Document::Config => format!("{:#}", schema::schema()),
@@ -114,6 +123,13 @@ fn serve(file: &ConfigFile) -> anyhow::Result<ExitCode> {
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+fn show(options: demo::Options) -> anyhow::Result<ExitCode> {
+    // What goes wrong beside the demo's own lines is still to be seen.
+    observe::init(LogLevel::Warn);
+    let runtime = tokio::runtime::Runtime::new().context("the runtime cannot be started")?;
+    runtime.block_on(Box::pin(demo::run(options)))
 }
 
 fn check(file: &ConfigFile) -> anyhow::Result<ExitCode> {

@@ -43,13 +43,17 @@ pub fn app(edge: Arc<Edge>, wall: &Wall, surfaces: Surfaces) -> Router {
     let nowhere = behind(wall, StatusCode::NOT_FOUND);
     let no_method = behind(wall, StatusCode::METHOD_NOT_ALLOWED);
     let no_head = behind(wall, StatusCode::METHOD_NOT_ALLOWED);
-    open.method_not_allowed_fallback(no_method)
+    let routes = open
+        .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn(move |request: Request, next: Next| {
             head_only_for_health(request, next, no_head.clone())
         }))
         .merge(admin)
         .merge(guarded)
-        .fallback(nowhere)
+        .fallback(nowhere);
+    // A router's own layers run after it has chosen a route, and the edge decides what the path is.
+    Router::new()
+        .fallback_service(routes)
         // Outermost: names the request, judges its address and sizes, and dresses every answer, whoever gave it.
         .layer(middleware::from_fn_with_state(edge, layers::edge))
 }

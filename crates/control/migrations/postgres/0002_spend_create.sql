@@ -31,6 +31,7 @@ CREATE TABLE account (
     PRIMARY KEY (period, id)
 ) WITH (fillfactor = 70);
 
+-- Only what is in flight: small enough to be looked through, and every request writes here.
 CREATE TABLE reservation (
     id         TEXT COLLATE "C" PRIMARY KEY,
     account    TEXT COLLATE "C" NOT NULL,
@@ -46,8 +47,6 @@ CREATE TABLE reservation (
     model      TEXT COLLATE "C" NOT NULL,
     session_id TEXT
 );
-CREATE INDEX reservation_by_expiry ON reservation (expires_at);
-CREATE INDEX reservation_by_replica ON reservation (replica);
 
 CREATE TABLE usage (
     id                TEXT COLLATE "C" PRIMARY KEY,

@@ -26,6 +26,7 @@ CREATE TABLE account (
     PRIMARY KEY (period, id)
 ) WITHOUT ROWID;
 
+-- Only what is in flight: small enough to be looked through, and every request writes here.
 CREATE TABLE reservation (
     id         TEXT PRIMARY KEY,
     account    TEXT NOT NULL,
@@ -41,8 +42,6 @@ CREATE TABLE reservation (
     model      TEXT NOT NULL,
     session_id TEXT
 );
-CREATE INDEX reservation_by_expiry ON reservation (expires_at);
-CREATE INDEX reservation_by_replica ON reservation (replica);
 
 CREATE TABLE usage (
     id                TEXT PRIMARY KEY,

@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::Notify;
@@ -10,6 +11,8 @@ use tokio::sync::Notify;
 use super::Event;
 use crate::clock::{Clock, rfc3339_ms};
 
+/// How long lines may gather before they are written, so that a busy gateway wakes the writer once for many.
+const GATHER: Duration = Duration::from_millis(2);
 /// Bytes that may wait for the writer before requests wait too.
 const BACKLOG: usize = 4 * 1024 * 1024;
 
@@ -31,6 +34,8 @@ struct Shared {
 struct State {
     waiting: Vec<u8>,
     writing: bool,
+    /// Somebody waits for the lines, or no more will come.
+    hurry: bool,
     closed: bool,
 }
 
@@ -77,7 +82,10 @@ impl AuditLog {
         } else {
             state.waiting.truncate(before);
         }
-        self.shared.wake_writer.notify_one();
+        // The writer takes all there is: only the first line after that must wake it.
+        if before == 0 {
+            self.shared.wake_writer.notify_one();
+        }
     }
 
     /// Waits until everything recorded so far is written.
@@ -85,10 +93,12 @@ impl AuditLog {
         loop {
             let drained = self.shared.drained.notified();
             {
-                let state = self.shared.lock();
+                let mut state = self.shared.lock();
                 if state.waiting.is_empty() && !state.writing {
                     return;
                 }
+                state.hurry = true;
+                self.shared.wake_writer.notify_one();
             }
             drained.await;
         }
@@ -121,6 +131,12 @@ impl Shared {
                 if state.waiting.is_empty() {
                     return;
                 }
+                let gathered = |state: &mut State| !state.hurry && !state.closed && state.waiting.len() < BACKLOG;
+                (state, _) = self
+                    .wake_writer
+                    .wait_timeout_while(state, GATHER, gathered)
+                    .unwrap_or_else(PoisonError::into_inner);
+                state.hurry = false;
                 std::mem::swap(&mut state.waiting, &mut lines);
                 state.writing = true;
             }

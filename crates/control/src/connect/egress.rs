@@ -7,18 +7,11 @@ use bytes::Bytes;
 use http::{Request, response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Body;
-use hyper_util::client::legacy::{Client, Error as ClientError};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 
+use super::client::RequestError;
 use super::proxy::Proxies;
-use super::{Config, ConnectError, Connector, GuardedTlsConnector, connect_error};
-
-/// Shorter than the idle timeouts of common load balancers, so that a pooled connection is not found dead.
-const POOL_IDLE: Duration = Duration::from_secs(50);
-
-/// A pooled HTTP/1.1 client over guarded connections.
-pub type UpstreamClient<B> = Client<GuardedTlsConnector, B>;
+use super::{Config, ConnectError, Connector, GuardedTlsConnector, UpstreamClient, connect_error};
 
 /// The way out; cheap to clone.
 #[derive(Debug, Clone)]
@@ -56,7 +49,7 @@ impl Egress {
             let tcp = Connector::new(config.allow_loopback, proxies, Arc::clone(&tls));
             GuardedTlsConnector::new(tcp, Arc::clone(&tls))
         };
-        Ok(Self { direct: pooled(connector(None)), to_upstreams: connector(proxies) })
+        Ok(Self { direct: UpstreamClient::new(connector(None)), to_upstreams: connector(proxies) })
     }
 
     /// A client for upstreams with a pool of its own, through the forward proxy where the environment says so. It follows
@@ -64,10 +57,11 @@ impl Egress {
     #[must_use]
     pub fn client<B>(&self) -> UpstreamClient<B>
     where
-        B: Body + Send,
+        B: Body + Send + 'static,
         B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        pooled(self.to_upstreams.clone())
+        UpstreamClient::new(self.to_upstreams.clone())
     }
 
     /// One direct request whose whole answer is wanted: of any status, redirects not followed, at most `max_body` bytes,
@@ -93,7 +87,7 @@ impl Egress {
     }
 }
 
-fn of_client(error: &ClientError) -> FetchError {
+fn of_client(error: &RequestError) -> FetchError {
     match connect_error(error) {
         Some(ConnectError::TimedOut { host }) => FetchError::Connect(format!("no connection to {host} in time")),
         Some(error) => FetchError::Connect(error.to_string()),
@@ -113,21 +107,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn pooled<B>(connector: GuardedTlsConnector) -> UpstreamClient<B>
-where
-    B: Body + Send,
-    B::Data: Send,
-{
-    Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(POOL_IDLE)
-        .set_host(true)
-        // A POST must never be sent twice without anybody deciding it.
-        .retry_canceled_requests(false)
-        .build(connector)
-}
-
-/// HTTP/1.1 only: the pool opens one HTTP/2 connection per host and would queue long streams behind its stream limit.
+/// HTTP/1.1 only: over HTTP/2 long streams would share one connection, and queue behind its limit.
 fn tls_config() -> Result<ClientConfig, rustls::Error> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();

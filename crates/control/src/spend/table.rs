@@ -1,7 +1,7 @@
 //! The tables of spend. One text per statement; lists of rows travel as one JSON array of arrays, so that a statement's
 //! text does not depend on how many there are.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -57,23 +57,20 @@ fn ids(rows: &[Row]) -> Result<HashSet<String>, StoreError> {
 
 // --- Accounts -----------------------------------------------------------------------------------------------------
 
-/// Adds to rows, creates the missing ones, and locks all of them in the order given until the transaction ends.
-const CHANGE_ACCOUNTS: &str = "
-    INSERT INTO account (period, id, settled, reserved)
-    SELECT e.value->>0, e.value->>1, CAST(e.value->>2 AS BIGINT), CAST(e.value->>3 AS BIGINT)
-    FROM json_each($1) AS e WHERE true
-    ON CONFLICT (period, id) DO UPDATE
-    SET settled = account.settled + excluded.settled, reserved = account.reserved + excluded.reserved
-    RETURNING period, id, settled, reserved";
+/// Ordered, so that every replica locks in the same order and none waits for one that waits for it.
+const LOCK_ACCOUNTS: &str = "
+    SELECT account.period, account.id, account.settled, account.reserved
+    FROM json_each($1) AS e CROSS JOIN account
+    WHERE account.period = e.value->>0 AND account.id = e.value->>1
+    ORDER BY account.period, account.id";
 
-pub(super) async fn change_accounts(
+/// Takes the rows for the rest of the transaction; those that do not exist are left out.
+pub(super) async fn lock_accounts(
     tx: &mut Tx,
-    deltas: &BTreeMap<(String, String), Balance>,
+    rows: &BTreeSet<(String, String)>,
 ) -> Result<HashMap<(String, String), Balance>, StoreError> {
-    let rows = Rows::of(deltas.iter().map(|((period, account), delta)| {
-        vec![text(period), text(account), delta.settled.nano().into(), delta.reserved.nano().into()]
-    }))?;
-    let rows = tx.fetch(CHANGE_ACCOUNTS, &rows.param()).await?;
+    let rows = Rows::of(rows.iter().map(|(period, account)| vec![text(period), text(account)]))?;
+    let rows = tx.fetch_for_update(LOCK_ACCOUNTS, &rows.param()).await?;
     rows.iter()
         .map(|row| {
             let settled = Money::from_nano(row.int(2)?);
@@ -81,6 +78,38 @@ pub(super) async fn change_accounts(
             Ok(((row.text(0)?.to_owned(), row.text(1)?.to_owned()), Balance { settled, reserved }))
         })
         .collect()
+}
+
+const CREATE_ACCOUNTS: &str = "
+    INSERT INTO account (period, id, settled, reserved)
+    SELECT e.value->>0, e.value->>1, 0, 0 FROM json_each($1) AS e WHERE true
+    ON CONFLICT (period, id) DO NOTHING";
+
+/// Creates rows without spend; one that exists is left alone.
+pub(super) async fn create_accounts(
+    tx: &mut Tx,
+    rows: impl Iterator<Item = &(String, String)>,
+) -> Result<(), StoreError> {
+    let rows = Rows::of(rows.map(|(period, account)| vec![text(period), text(account)]))?;
+    tx.execute(CREATE_ACCOUNTS, &rows.param()).await.map(|_| ())
+}
+
+const CHANGE_ACCOUNTS: &str = "
+    INSERT INTO account (period, id, settled, reserved)
+    SELECT e.value->>0, e.value->>1, CAST(e.value->>2 AS BIGINT), CAST(e.value->>3 AS BIGINT)
+    FROM json_each($1) AS e WHERE true
+    ON CONFLICT (period, id) DO UPDATE
+    SET settled = account.settled + excluded.settled, reserved = account.reserved + excluded.reserved";
+
+/// Adds to rows, and creates the missing ones.
+pub(super) async fn change_accounts(
+    tx: &mut Tx,
+    deltas: &BTreeMap<(String, String), Balance>,
+) -> Result<(), StoreError> {
+    let rows = Rows::of(deltas.iter().map(|((period, account), delta)| {
+        vec![text(period), text(account), delta.settled.nano().into(), delta.reserved.nano().into()]
+    }))?;
+    tx.execute(CHANGE_ACCOUNTS, &rows.param()).await.map(|_| ())
 }
 
 const READ_ACCOUNT: &str = "SELECT period, settled, reserved FROM account WHERE id = $1 AND period IN ($2, $3, $4)";

@@ -4,11 +4,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use control::connect::ResponseBody;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use wire::usage::Meter;
 
 /// Errors longer than this are relayed unread.
@@ -25,13 +25,13 @@ pub struct Answer {
 #[derive(Debug)]
 pub struct AnswerBody {
     peeked: Bytes,
-    rest: Option<Incoming>,
+    rest: Option<ResponseBody>,
 }
 
 impl Answer {
     /// An answer whose body is still to come.
     #[must_use]
-    pub fn arriving(response: Response<Incoming>) -> Self {
+    pub fn arriving(response: Response<ResponseBody>) -> Self {
         let (head, rest) = response.into_parts();
         Self { head, body: AnswerBody { peeked: Bytes::new(), rest: Some(rest) } }
     }

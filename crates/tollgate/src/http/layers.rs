@@ -115,6 +115,10 @@ impl Edge {
     fn admit(&self, request: &Request, client: &Client, facts: &RequestFacts) -> Result<(), Response> {
         self.admit_address(request, client, facts)?;
         let id = &facts.request_id;
+        // RFC 9112 section 3.2: who does not say where it wants to go is not guessed at.
+        if request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST) {
+            return Err(refuse(StatusCode::BAD_REQUEST, ErrorType::InvalidRequest, "the Host header is missing", id));
+        }
         if !is_health(request) {
             if self.max_url_length.is_some_and(|max| url_length(request) > max) {
                 return Err(refuse(StatusCode::URI_TOO_LONG, ErrorType::InvalidRequest, "uri too long", id));

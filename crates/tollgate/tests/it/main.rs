@@ -16,6 +16,16 @@ mod fixtures;
 
 mod architecture;
 
+mod demo;
+
 mod ledger;
 
-mod sign_in;
+mod admin;
+mod authorization;
+mod failover;
+mod managed;
+mod messages;
+mod shutdown;
+mod spend;
+mod surface;
+mod telemetry;

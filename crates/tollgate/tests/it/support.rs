@@ -6,6 +6,7 @@ pub(crate) mod browser;
 #[expect(dead_code, reason = "waits for the tests of the whole gateway")]
 pub(crate) mod client;
 pub(crate) mod database;
+pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod idp;
 pub(crate) mod upstream;

@@ -1,6 +1,6 @@
 //! One transaction of the ledger: settlements first, because they make room, then what asks for room.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -189,19 +189,10 @@ impl Work<'_> {
         self.record_settlements(&mut tx, &batch.settles, &mut deltas).await?;
         self.record_growth(&mut tx, &batch.grows, &mut deltas).await?;
         self.record_reservations(&mut tx, &batch.admits, &mut deltas).await?;
-        for ask in asks {
-            for period in Period::ALL {
-                deltas.entry(row(&ask.record.keys, period, &ask.record.account)).or_default();
-            }
-        }
-        let mut accounts = Accounts::default();
-        if !deltas.is_empty() {
-            accounts.rows = table::change_accounts(&mut tx, &deltas).await?;
-        }
+        let mut accounts = Accounts::lock(&mut tx, &deltas, asks).await?;
         let (verdicts, granted) = self.decide(asks, &mut accounts);
-        if !granted.is_empty() {
-            let mut deltas = Deltas::new();
-            self.record_reservations(&mut tx, &granted, &mut deltas).await?;
+        self.record_reservations(&mut tx, &granted, &mut deltas).await?;
+        if !deltas.is_empty() {
             table::change_accounts(&mut tx, &deltas).await?;
         }
         tx.commit().await?;
@@ -310,6 +301,30 @@ struct Accounts {
 }
 
 impl Accounts {
+    /// The rows that will be changed or asked about, as they stand once the changes are made; nobody else can change them
+    /// until the transaction ends.
+    async fn lock(tx: &mut Tx, deltas: &Deltas, asks: &[Ask]) -> Result<Self, StoreError> {
+        let asked =
+            asks.iter().flat_map(|ask| Period::ALL.map(|period| row(&ask.record.keys, period, &ask.record.account)));
+        let wanted: BTreeSet<(String, String)> = deltas.keys().cloned().chain(asked).collect();
+        if wanted.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut rows = table::lock_accounts(tx, &wanted).await?;
+        if rows.len() < wanted.len() {
+            // The first spend of a period. Whoever else creates the row meanwhile, it is there then.
+            let missing = wanted.iter().filter(|key| !rows.contains_key(*key));
+            table::create_accounts(tx, missing).await?;
+            rows = table::lock_accounts(tx, &wanted).await?;
+        }
+        for (key, delta) in deltas {
+            let balance = rows.entry(key.clone()).or_default();
+            balance.settled = balance.settled.plus(delta.settled);
+            balance.reserved = balance.reserved.plus(delta.reserved);
+        }
+        Ok(Self { rows })
+    }
+
     fn snapshot(&self, record: &Record, read_at: Instant) -> Snapshot {
         let balance = |period| self.rows.get(&row(&record.keys, period, &record.account)).copied();
         let balances = Period::ALL.map(|period| balance(period).unwrap_or_default());

@@ -242,6 +242,13 @@ impl Gate {
         Self { open: Arc::new(Semaphore::new(0)), reached: watch::Sender::new(false) }
     }
 
+    /// One that holds nobody.
+    pub(crate) fn opened() -> Self {
+        let gate = Self::closed();
+        gate.open();
+        gate
+    }
+
     /// Lets through whoever waits, and all who come later.
     pub(crate) fn open(&self) {
         self.open.add_permits(1);

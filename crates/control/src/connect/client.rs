@@ -1,0 +1,280 @@
+//! The client under everything outbound: HTTP/1.1 over guarded connections that are kept for the next request.
+//!
+//! A connection has no task of its own: whoever waits for its answer drives it. A stream's events so go from the upstream's
+//! socket to the client's in one step, without a handover between tasks for each of them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{HOST, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Request, Response, Uri};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::client::conn::http1::{Builder, Connection, SendRequest};
+use tower_service::Service;
+
+use super::{ConnectError, GuardedTlsConnector};
+use crate::clock::{Clock, SystemClock};
+
+/// Shorter than the idle timeouts of common load balancers, so that a kept connection is not found dead.
+const KEEP: Duration = Duration::from_secs(50);
+
+/// A client for requests with bodies of type `B`; cheap to clone, clones share their connections. It follows no redirects
+/// and never sends a request twice.
+pub struct UpstreamClient<B: Body + 'static> {
+    connector: GuardedTlsConnector,
+    idle: Arc<Idle<B>>,
+}
+
+/// No answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The request's URI has no scheme or host.
+    #[error("the URL has no scheme or host")]
+    NoHost,
+    /// No connection was made; nothing was sent.
+    #[error("no connection")]
+    Connect(#[source] ConnectError),
+    /// The connection broke, or what came was not HTTP.
+    #[error("the exchange failed")]
+    Exchange(#[from] hyper::Error),
+    /// The connection ended before there was an answer.
+    #[error("the connection was closed before an answer")]
+    Closed,
+}
+
+/// The body of an answer. Reading it to its end keeps the connection for the next request; dropping it before closes the
+/// connection, which tells the other side to stop.
+pub struct ResponseBody {
+    incoming: Incoming,
+    /// `None` once the connection is kept, or closed.
+    driver: Option<Box<dyn Drive>>,
+}
+
+/// A connection that waits for its next request.
+struct Idle<B: Body + 'static> {
+    connections: Mutex<HashMap<Key, Vec<(Instant, Wire<B>)>>>,
+}
+
+type Key = (Scheme, Authority);
+type Io = <GuardedTlsConnector as Service<Uri>>::Response;
+
+struct Wire<B: Body + 'static> {
+    sender: SendRequest<B>,
+    connection: Pin<Box<Connection<Io, B>>>,
+}
+
+/// What a body needs of its connection, whatever it sent.
+trait Drive: Send {
+    /// Lets the connection do what it can; ready when it is closed.
+    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Keeps it, when it can take another request.
+    fn keep(self: Box<Self>);
+}
+
+struct Driver<B: Body + 'static> {
+    wire: Wire<B>,
+    key: Key,
+    idle: Arc<Idle<B>>,
+}
+
+impl<B> UpstreamClient<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    pub(super) fn new(connector: GuardedTlsConnector) -> Self {
+        Self { connector, idle: Arc::new(Idle { connections: Mutex::default() }) }
+    }
+
+    /// Sends a request to where its URI says and returns the answer's head, its body still to come. Dropping the future
+    /// closes the connection.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn request(&self, mut request: Request<B>) -> Result<Response<ResponseBody>, RequestError> {
+        let key = address(&mut request)?;
+        let wire = match self.idle.take(&key) {
+            Some(wire) => wire,
+            None => self.connect(&key).await?,
+        };
+        let Wire { mut sender, mut connection } = wire;
+        let mut answering = Box::pin(sender.send_request(request));
+        // The request is on its way only while somebody drives the connection.
+        let exchange = std::future::poll_fn(|cx| {
+            let closed = connection.as_mut().poll(cx).is_ready();
+            match answering.as_mut().poll(cx) {
+                Poll::Ready(answer) => Poll::Ready((Some(answer), closed)),
+                Poll::Pending if closed => Poll::Ready((None, closed)),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        let (answer, closed) = exchange.await;
+        drop(answering);
+        let response = answer.ok_or(RequestError::Closed)??;
+        let driver = || Driver { wire: Wire { sender, connection }, key, idle: Arc::clone(&self.idle) };
+        let driver = (!closed).then(|| Box::new(driver()) as Box<dyn Drive>);
+        Ok(response.map(|incoming| ResponseBody { incoming, driver }))
+    }
+
+    async fn connect(&self, key: &Key) -> Result<Wire<B>, RequestError> {
+        let destination = Uri::builder().scheme(key.0.clone()).authority(key.1.clone()).path_and_query("/").build();
+        let destination = destination.map_err(|_| RequestError::NoHost)?;
+        let io = self.connector.clone().call(destination).await.map_err(RequestError::Connect)?;
+        let (sender, connection) = Builder::new().handshake(io).await?;
+        Ok(Wire { sender, connection: Box::pin(connection) })
+    }
+}
+
+/// Where the request goes; it is left as it is written on a connection to there (RFC 9112, section 3.2.1).
+fn address<B>(request: &mut Request<B>) -> Result<Key, RequestError> {
+    let uri = request.uri().clone().into_parts();
+    let (Some(scheme), Some(authority)) = (uri.scheme, uri.authority) else { return Err(RequestError::NoHost) };
+    let path = uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    *request.uri_mut() = Uri::from(path);
+    if !request.headers().contains_key(HOST) {
+        let default = if scheme == Scheme::HTTPS { 443 } else { 80 };
+        let host = match authority.port_u16() {
+            Some(port) if port != default => format!("{}:{port}", authority.host()),
+            _ => authority.host().to_owned(),
+        };
+        let host = HeaderValue::try_from(host).map_err(|_| RequestError::NoHost)?;
+        request.headers_mut().insert(HOST, host);
+    }
+    Ok((scheme, authority))
+}
+
+impl<B> Idle<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// The connection used last, if it is still good; those that are not are closed on the way.
+    fn take(&self, key: &Key) -> Option<Wire<B>> {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = connections.get_mut(key)?;
+        let now = SystemClock.instant();
+        while let Some((since, mut wire)) = kept.pop() {
+            if now.saturating_duration_since(since) < KEEP && wire.is_good() {
+                return Some(wire);
+            }
+        }
+        None
+    }
+
+    fn put(&self, key: Key, wire: Wire<B>) {
+        let now = SystemClock.instant();
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = connections.entry(key).or_default();
+        // Oldest first: what has not been needed for long goes.
+        let stale = kept.iter().take_while(|(since, _)| now.saturating_duration_since(*since) >= KEEP).count();
+        kept.drain(..stale);
+        kept.push((now, wire));
+    }
+}
+
+impl<B> Wire<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// Whether it can take a request now. Asks the connection, which so notices that the other side has closed it.
+    fn is_good(&mut self) -> bool {
+        let mut nobody = Context::from_waker(Waker::noop());
+        self.connection.as_mut().poll(&mut nobody).is_pending() && self.sender.is_ready()
+    }
+}
+
+impl<B> Drive for Driver<B>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.wire.connection.as_mut().poll(cx).map(|_| ())
+    }
+
+    fn keep(self: Box<Self>) {
+        let Self { mut wire, key, idle } = *self;
+        if wire.is_good() {
+            idle.put(key, wire);
+        }
+    }
+}
+
+impl ResponseBody {
+    fn keep(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            driver.keep();
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        if frame.is_pending()
+            && let Some(driver) = &mut self.driver
+        {
+            if driver.drive(cx).is_ready() {
+                self.driver = None;
+            }
+            // What the connection has just read, or why it ended.
+            frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        }
+        match &frame {
+            Poll::Ready(None) => self.keep(),
+            Poll::Ready(Some(Err(_))) => self.driver = None,
+            _ => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // All of it was read, and nobody asked whether there is more.
+        if self.incoming.is_end_stream() {
+            self.keep();
+        }
+    }
+}
+
+impl<B: Body + 'static> Clone for UpstreamClient<B> {
+    fn clone(&self) -> Self {
+        Self { connector: self.connector.clone(), idle: Arc::clone(&self.idle) }
+    }
+}
+
+impl<B: Body + 'static> fmt::Debug for UpstreamClient<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UpstreamClient")
+    }
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody").field("incoming", &self.incoming).finish_non_exhaustive()
+    }
+}

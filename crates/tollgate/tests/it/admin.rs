@@ -1,0 +1,4 @@
+//! The admin API (contract B8): what an operator's automation sees.
+
+mod caps;
+mod effective;

@@ -1,0 +1,191 @@
+//! Which failures of an upstream send a request on to the next, and what is told when none is left (contract B2, R28).
+
+use serde_json::json;
+
+use crate::support::gateway::TestGateway;
+use crate::support::http::Reply;
+use crate::support::upstream::{Answer, Gate, Step};
+
+const PROMPT: &str = r#"{"model":"claude-haiku-4-5","max_tokens":16,"messages":[]}"#;
+
+async fn three() -> TestGateway {
+    let setup =
+        ["first", "second", "third"].iter().fold(TestGateway::setup(), |s, name| s.upstream(json!({ "name": name })));
+    setup.start().await
+}
+
+/// An error as a vendor or something in front of it may send it.
+fn failing(status: u16) -> Answer {
+    Answer::error(status, "some_error", &format!("status {status}")).header("retry-after", "7")
+}
+
+async fn ask(gateway: &TestGateway) -> Reply {
+    gateway.as_user("alice").messages(PROMPT).await
+}
+
+fn asked(gateway: &TestGateway) -> Vec<usize> {
+    gateway.upstreams().iter().map(|upstream| upstream.requests().len()).collect()
+}
+
+#[tokio::test]
+async fn these_statuses_go_on_to_the_next_upstream_and_no_others() {
+    let gateway = three().await;
+    let (mut over, mut relayed) = (Vec::new(), Vec::new());
+    let statuses = (200..=206).chain(300..=308).chain(400..=431).chain([451]).chain(500..=511).chain([529, 599]);
+    for status in statuses {
+        gateway.upstream().answer(failing(status));
+        let before = asked(&gateway);
+        let reply = ask(&gateway).await;
+        let after = asked(&gateway);
+        assert_eq!(after[0], before[0] + 1, "{status}: the first was asked more than once");
+        assert_eq!(after[2], before[2], "{status}: the third was asked");
+        if after[1] == before[1] {
+            assert_eq!(reply.status, status);
+            // These have no body by definition.
+            assert!(
+                [204, 205, 304].contains(&status) || reply.text().contains("some_error"),
+                "{status} was not relayed"
+            );
+            relayed.push(status);
+        } else {
+            assert_eq!(reply.status, 200);
+            over.push(status);
+        }
+    }
+    insta::assert_compact_json_snapshot!(over, @"[401, 402, 403, 404, 429, 500, 501, 502, 503, 504, 505, 506, 507, 508, 509, 510, 511, 529, 599]");
+    insta::assert_compact_json_snapshot!(relayed, @r"
+    [
+      200,
+      201,
+      202,
+      203,
+      204,
+      205,
+      206,
+      300,
+      301,
+      302,
+      303,
+      304,
+      305,
+      306,
+      307,
+      308,
+      400,
+      405,
+      406,
+      407,
+      408,
+      409,
+      410,
+      411,
+      412,
+      413,
+      414,
+      415,
+      416,
+      417,
+      418,
+      419,
+      420,
+      421,
+      422,
+      423,
+      424,
+      425,
+      426,
+      427,
+      428,
+      430,
+      431,
+      451
+    ]
+    ");
+}
+
+#[tokio::test]
+async fn an_upstream_that_cannot_be_reached_or_says_nothing_is_passed_over() {
+    let dead = json!({ "name": "dead", "base_url": "http://127.0.0.1:1" });
+    let timeouts = json!({ "timeouts": { "upstream_ttfb_ms": 250 } });
+    let setup = TestGateway::setup().config(timeouts).upstream(dead).upstream(json!({ "name": "silent" }));
+    let gateway = setup.upstream(json!({ "name": "closing" })).upstream(json!({ "name": "good" })).start().await;
+    gateway.upstreams()[1].answer(Answer::message("m", "never", 1, 1).after(&Gate::closed()));
+    gateway.upstreams()[2].answer(Answer::none());
+    assert_eq!(ask(&gateway).await.status, 200);
+    assert_eq!(asked(&gateway), [0, 1, 1, 1], "each is asked once");
+    let event = gateway.audit().next("inference").await;
+    assert_eq!((event["upstream"].as_str(), event["attempts"].as_u64()), (Some("good"), Some(4)));
+}
+
+#[tokio::test]
+async fn the_usage_limit_of_an_account_goes_on_to_the_next_although_it_is_a_400() {
+    let gateway = three().await;
+    let message = "You have reached your specified API usage limits. You will regain access on 2026-12-01.";
+    gateway.upstream().answer(Answer::error(400, "invalid_request_error", message));
+    assert_eq!(ask(&gateway).await.status, 200);
+    assert_eq!(asked(&gateway), [1, 1, 0]);
+}
+
+#[tokio::test]
+async fn when_all_fail_the_client_hears_what_it_can_act_on() {
+    let gateway = three().await;
+    let cases = [
+        [500, 503, 429],
+        [429, 529, 500],
+        [500, 503, 404],
+        [529, 401, 403],
+        [404, 501, 500],
+        [501, 500, 402],
+        [401, 403, 401],
+        [500, 502, 504],
+    ];
+    let mut told = String::new();
+    for statuses in cases {
+        for (upstream, status) in gateway.upstreams().iter().zip(statuses) {
+            upstream.answer(failing(status));
+        }
+        let reply = ask(&gateway).await;
+        let retry_after = reply.header("retry-after").unwrap_or("-");
+        let error = &reply.json()["error"];
+        told.push_str(&format!("{statuses:?} -> {} retry-after {retry_after}: {error}\n", reply.status.as_u16()));
+        let event = gateway.audit().next("inference").await;
+        assert_eq!(
+            (event["status"].as_u64(), event["attempts"].as_u64()),
+            (Some(reply.status.as_u16().into()), Some(3))
+        );
+        assert!(event["cost_usd"].to_string() == "0", "{event}");
+    }
+    insta::assert_snapshot!(told, @r#"
+    [500, 503, 429] -> 429 retry-after 7: {"message":"status 429","type":"some_error"}
+    [429, 529, 500] -> 429 retry-after 7: {"message":"status 429","type":"some_error"}
+    [500, 503, 404] -> 529 retry-after 7: {"message":"every upstream is overloaded or failed","type":"overloaded_error"}
+    [529, 401, 403] -> 529 retry-after 7: {"message":"every upstream is overloaded or failed","type":"overloaded_error"}
+    [404, 501, 500] -> 404 retry-after 7: {"message":"status 404","type":"some_error"}
+    [501, 500, 402] -> 501 retry-after 7: {"message":"status 501","type":"some_error"}
+    [401, 403, 401] -> 502 retry-after -: {"message":"all upstreams failed (3 attempted)","type":"api_error"}
+    [500, 502, 504] -> 502 retry-after -: {"message":"all upstreams failed (3 attempted)","type":"api_error"}
+    "#);
+}
+
+#[tokio::test]
+async fn once_a_byte_was_sent_no_other_upstream_is_asked() {
+    let gateway = three().await;
+    let gate = Gate::closed();
+    gateway.upstream().answer(Answer::stream([Step::from(": hello\n\n"), gate.step()]).then_reset());
+    let mut answer = gateway.as_user("alice").stream(PROMPT).await.unwrap();
+    assert_eq!(answer.next().await.unwrap().unwrap(), ": hello\n\n");
+    gate.open();
+    answer.rest().await.unwrap_err();
+    assert_eq!(gateway.audit().next("inference").await["outcome"], "upstream_aborted");
+    assert_eq!(asked(&gateway), [1, 0, 0]);
+}
+
+#[tokio::test]
+async fn an_upstream_that_closes_an_idle_connection_costs_no_request() {
+    let gateway = three().await;
+    // The second use of a connection meets its end: hyper would ask again by itself, and the model would be paid twice.
+    assert_eq!(ask(&gateway).await.status, 200);
+    gateway.upstream().answer(Answer::none());
+    assert_eq!(ask(&gateway).await.status, 200);
+    assert_eq!(asked(&gateway), [2, 1, 0]);
+}

@@ -26,7 +26,11 @@ wait_for 'Trust gateway|Code:' || exit 1
 if shows 'Trust gateway'; then press Up; sleep 0.5; press Enter; fi
 wait_for 'Code: *[A-Z]{4}-[A-Z]{4}' || exit 1
 screen | grep -oE '[A-Z]{4}-[A-Z]{4}' | head -1
-# A gateway that names the account in its token reply makes the client ask for a confirmation first.
-wait_for 'Connected to Cloud gateway|Continue as|Is this you|confirm' || exit 1
-shows 'Connected to Cloud gateway' || press Enter
+# A gateway that names the account in its token reply makes the client ask for a confirmation first, with the cursor on no.
+wait_for 'Connected to Cloud gateway|Yes, continue' || exit 1
+if ! shows 'Connected to Cloud gateway'; then
+  press Up
+  wait_for '❯ Yes, continue' || exit 1
+  press Enter
+fi
 wait_for 'Connected to Cloud gateway' || exit 1

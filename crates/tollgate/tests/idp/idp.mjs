@@ -22,13 +22,19 @@ async function start(config) {
   const cookieKey = randomBytes(32).toString('hex');
   // What the token endpoint answers instead of the truth: null, { status, body } or 'hang'.
   let trouble = null;
+  // Every token that left this program: what a gateway must keep to itself.
+  const issued = [];
   let keys = [signingKey(1)];
   let provider = null;
 
   function publish() {
     provider = new Provider(issuer, settings({ config, accounts, keys, cookieKey }));
     provider.use(async (ctx, next) => {
-      if (trouble === null || ctx.path !== '/token') return next();
+      if (trouble === null || ctx.path !== '/token') {
+        await next();
+        if (ctx.path === '/token') issued.push(...['access_token', 'refresh_token', 'id_token'].map((name) => ctx.body?.[name]).filter(Boolean));
+        return;
+      }
       if (trouble === 'hang') return new Promise(() => {});
       ctx.status = trouble.status;
       ctx.body = trouble.body;
@@ -46,6 +52,7 @@ async function start(config) {
   });
 
   const control = createServer(async (request, response) => {
+    if (request.method === 'GET' && request.url === '/issued') return response.end(JSON.stringify(issued));
     const body = await read(request);
     const [, noun, sub] = request.url.split('/').map(decodeURIComponent);
     if (request.method === 'PUT' && noun === 'accounts') accounts.set(sub, JSON.parse(body));

@@ -22,10 +22,13 @@ mod ledger;
 
 mod admin;
 mod authorization;
+mod browser;
 mod failover;
 mod managed;
 mod messages;
 mod shutdown;
+mod sign_in;
 mod spend;
+mod stock_client;
 mod surface;
 mod telemetry;

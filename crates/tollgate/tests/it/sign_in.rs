@@ -1,230 +1,289 @@
-//! Sign-in with a certified provider, on both databases: what the stock client and a person's browser go through.
+//! The sign-in from the device's first request to its refreshed tokens, through a real OpenID provider.
 
-use std::collections::BTreeMap;
-use std::io::sink;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use control::audit::AuditLog;
-use control::clock::{Clock, SystemClock};
-use control::connect::{self, Egress};
-use control::identity::{Lasting, OidcConfig, Principal, SessionConfig, SignIn, sign_in};
-use control::limit::{Counters, RateLimit};
-use control::store::{Config as StoreConfig, PostgresConfig, Store};
-use futures_util::future::join_all;
-use hyper::Request;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use control::clock::{Clock, SystemClock, TestClock};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tollgate::http::oauth;
-use url::form_urlencoded;
 
-use crate::support::database::{self, Database, on_both_databases};
-use crate::support::http::{Http, Visitor};
-use crate::support::idp::{Account, Idp, RefreshTokens};
+use crate::support::database::{Database, PostgresServer, Store, on_both_databases};
+use crate::support::gateway::{Device, Setup, TestGateway};
+use crate::support::http::Visitor;
+use crate::support::idp::{Account, RefreshTokens};
+
+mod pages;
 
 on_both_databases!(
-    a_person_signs_a_device_in_and_racing_polls_get_its_tokens_once,
-    two_sign_ins_in_one_browser_both_finish,
-    a_session_lives_through_trouble_and_key_rotation_and_ends_with_the_account,
-    racing_hits_share_one_limit,
+    somebody_signs_in_works_and_refreshes,
+    ten_racing_polls_give_one_set_of_tokens,
+    what_the_provider_issues_stays_with_the_gateway,
 );
 
-const LIMIT: RateLimit = RateLimit { max: 20, window: Duration::from_secs(600) };
+const PROMPT: &str = r#"{"model":"claude-haiku-4-5","max_tokens":16,"messages":[]}"#;
 
-struct Gateway {
-    origin: String,
-    idp: Idp,
-    http: Http,
-    sign_in: Arc<SignIn>,
-    counters: Counters,
-    database: database::Store,
+fn alice() -> Account {
+    Account::new("alice").email("Alice@example.com").groups(&["eng"]).claim("name", "Alice")
 }
 
-impl Gateway {
-    async fn start(database: Database) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let origin = format!("http://127.0.0.1:{}", listener.local_addr().unwrap().port());
-        let ann = Account::new("ann").email("Ann@Example.com").groups(&["eng"]);
-        let idp = Idp::start(&format!("{origin}/oauth/callback"), RefreshTokens::Rotated, &[ann]);
-        let database = database.fresh().await;
-        let store = Store::open(&store_config(&database)).await.unwrap();
-        let (sign_in, router) = replica(&origin, &idp, store.clone()).await;
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { origin, idp, http: Http::new(), sign_in, counters: Counters::new(store), database }
-    }
-
-    async fn post(&self, path: &str, form: &[(&str, &str)]) -> (u16, Value) {
-        let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        let request = Request::post(format!("{}{path}", self.origin))
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(Bytes::from(form))
-            .unwrap();
-        let reply = self.http.send(request).await;
-        (reply.status.as_u16(), reply.json())
-    }
-
-    async fn begin(&self) -> Value {
-        let (status, begun) = self.post("/oauth/device_authorization", &[("surface", "cli")]).await;
-        assert_eq!(status, 200, "{begun}");
-        begun
-    }
-
-    async fn poll(&self, begun: &Value) -> (u16, Value) {
-        let code = begun["device_code"].as_str().unwrap();
-        let grant = "urn:ietf:params:oauth:grant-type:device_code";
-        self.post("/oauth/token", &[("grant_type", grant), ("device_code", code)]).await
-    }
-
-    async fn refresh(&self, tokens: &Value) -> (u16, Value) {
-        let token = tokens["refresh_token"].as_str().unwrap();
-        self.post("/oauth/token", &[("grant_type", "refresh_token"), ("refresh_token", token)]).await
-    }
-
-    async fn signed_in(&self) -> Value {
-        let begun = self.begin().await;
-        let link = begun["verification_uri_complete"].as_str().unwrap();
-        let end = Visitor::new().sign_in(link, "ann").await;
-        assert_eq!(end.reply.status, 200, "{}", end.reply.text());
-        let (status, tokens) = self.poll(&begun).await;
-        assert_eq!(status, 200, "{tokens}");
-        tokens
-    }
-
-    fn principal(&self, tokens: &Value) -> Principal {
-        let token = tokens["access_token"].as_str().unwrap();
-        self.sign_in.bearers().verify(token, SystemClock.now()).unwrap()
-    }
+fn people() -> Setup {
+    TestGateway::setup().people(RefreshTokens::Rotated, &[alice(), Account::new("bob").email("bob@example.com")])
 }
 
-async fn replica(origin: &str, idp: &Idp, store: Store) -> (Arc<SignIn>, axum::Router) {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let audit = AuditLog::to(sink(), Arc::clone(&clock)).unwrap();
-    let egress = Egress::new(&connect::Config { allow_loopback: true, proxy: None }).unwrap();
-    let config = sign_in::Config { oidc: oidc(idp), session: session(origin), named_groups: Vec::new() };
-    let opened = SignIn::open(config, store.clone(), egress, audit.clone(), Arc::clone(&clock)).await.unwrap();
-    let sign_in = Arc::new(opened);
-    let config = oauth::Config {
-        public_origin: origin.to_owned(),
-        login_notice: None,
-        form_action_origins: Vec::new(),
-        device_authorization: LIMIT,
-        device_verify: LIMIT,
-        refresh: LIMIT,
-    };
-    let router = oauth::routes(Arc::clone(&sign_in), Counters::new(store), audit, clock, config);
-    (sign_in, router)
+fn claims(token: &Value) -> Value {
+    let payload = token.as_str().unwrap().split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
 }
 
-fn oidc(idp: &Idp) -> OidcConfig {
-    OidcConfig {
-        issuer: idp.issuer().parse().unwrap(),
-        client_id: Idp::CLIENT_ID.to_owned(),
-        client_secret: Idp::CLIENT_SECRET.into(),
-        scopes: ["openid", "profile", "email", "groups", "offline_access"].map(str::to_owned).to_vec(),
-        extra_auth_params: BTreeMap::new(),
-        use_pkce: true,
-        userinfo_fallback: true,
-        allowed_email_domains: vec!["example.com".to_owned()],
-        allowed_groups: vec!["eng".to_owned()],
-        groups_claim: "groups".to_owned(),
-        email_claim: vec!["email".to_owned()],
-    }
+fn error(name: &str) -> Value {
+    json!({ "error": name })
 }
 
-fn session(origin: &str) -> SessionConfig {
-    SessionConfig {
-        secrets: vec!["a-secret-0123456789abcdefghijklmnop".into()],
-        ttl: Duration::from_secs(3600),
-        issuer: origin.to_owned(),
-        billing_group_tag: None,
-        lasting: Lasting { idle: Duration::from_secs(30 * 86_400), max: Duration::from_secs(90 * 86_400) },
+async fn somebody_signs_in_works_and_refreshes(database: Database) {
+    let clock = Arc::new(TestClock::at(SystemClock.now()));
+    let gateway = people().on(database).clock(Arc::clone(&clock) as _).start().await;
+    let url = gateway.url();
+    let document = gateway.anyone().get("/.well-known/oauth-authorization-server").await.json();
+    assert_eq!(document["issuer"], url);
+    assert_eq!(document["token_endpoint"], format!("{url}/oauth/token"));
+
+    let device = Device::begin(&gateway).await;
+    let code = device.user_code();
+    assert!(code.len() == 9 && code.bytes().all(|byte| b"BCDFGHJKMNPQRSTVWXYZ-".contains(&byte)), "{code}");
+    assert_eq!(device.begun["verification_uri"], format!("{url}/device"));
+    assert_eq!(device.link(), format!("{url}/device?user_code={code}"));
+    assert_eq!((&device.begun["expires_in"], &device.begun["interval"]), (&json!(600), &json!(5)));
+
+    assert_eq!(device.poll().await, (400, error("authorization_pending")));
+    assert_eq!(device.poll().await, (429, error("slow_down")));
+    clock.advance(Duration::from_secs(5));
+    assert_eq!(device.poll().await, (400, error("authorization_pending")));
+    let page = device.approve("alice").await;
+    assert_eq!(page.reply.status, 200);
+    assert!(page.reply.text().contains("You are signed in") && page.reply.text().contains("Alice@example.com"));
+    clock.advance(Duration::from_secs(5));
+    let (status, tokens) = device.poll().await;
+    assert_eq!(status, 200, "{tokens}");
+    assert_eq!(
+        (&tokens["token_type"], &tokens["expires_in"], &tokens["email"]),
+        (&json!("Bearer"), &json!(3600), &json!("Alice@example.com"))
+    );
+    let bearer = claims(&tokens["access_token"]);
+    assert_eq!(
+        (&bearer["sub"], &bearer["email"], &bearer["name"], &bearer["groups"]),
+        (&json!("alice"), &json!("Alice@example.com"), &json!("Alice"), &json!(["eng"]))
+    );
+    assert_eq!((&bearer["iss"], &bearer["aud"]), (&json!(url), &json!("claude-gateway")));
+    assert_eq!(device.poll().await, (400, error("expired_token")), "a code is redeemed once");
+
+    assert_eq!(gateway.with_tokens(&tokens).messages(PROMPT).await.status, 200);
+    let event = gateway.audit().next("inference").await;
+    assert_eq!((&event["sub"], &event["email"]), (&json!("alice"), &json!("Alice@example.com")));
+
+    let authorize = gateway.audit().next("device.authorize").await;
+    let verify = gateway.audit().next("device.verify").await;
+    let mint = gateway.audit().next("session.mint").await;
+    assert_eq!(
+        (&authorize["result"], &verify["result"], &mint["result"]),
+        (&json!("success"), &json!("redirect"), &json!("success"))
+    );
+    assert!(authorize["flow"].is_string() && authorize["flow"] == verify["flow"] && verify["flow"] == mint["flow"]);
+    assert_eq!(
+        (&mint["sub"], &mint["surface"], &mint["ttl_hours"]),
+        (&json!("alice"), &json!("claude-code"), &json!(1))
+    );
+
+    // Who is in which groups is asked again.
+    gateway.idp().set_account(&alice().groups(&["eng", "ml"])).await;
+    let (status, refreshed) = gateway.refresh(&tokens).await;
+    assert_eq!(status, 200, "{refreshed}");
+    assert_eq!(claims(&refreshed["access_token"])["groups"], json!(["eng", "ml"]));
+    assert_ne!(refreshed["refresh_token"], tokens["refresh_token"]);
+    assert_eq!(gateway.with_tokens(&refreshed).messages(PROMPT).await.status, 200);
+    assert_eq!(gateway.with_tokens(&tokens).messages(PROMPT).await.status, 200, "until it expires");
+    clock.advance(Duration::from_secs(3601));
+    assert_eq!(gateway.with_tokens(&tokens).messages(PROMPT).await.status, 401);
+    let refresh = gateway.audit().next("session.refresh").await;
+    assert_eq!((&refresh["result"], &refresh["session"]), (&json!("success"), &mint["session"]));
+}
+
+async fn ten_racing_polls_give_one_set_of_tokens(database: Database) {
+    let gateway = people().on(database).start().await;
+    let device = Device::begin(&gateway).await;
+    device.approve("alice").await;
+    let answers = futures_util::future::join_all((0..10).map(|_| device.poll())).await;
+    let (given, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(status, _)| *status == 200);
+    assert_eq!(given.len(), 1);
+    for (status, answer) in refused {
+        assert!(
+            [(400, error("expired_token")), (429, error("slow_down"))].contains(&(status, answer.clone())),
+            "{answer}"
+        );
     }
 }
 
-fn store_config(database: &database::Store) -> StoreConfig {
-    match database {
-        database::Store::Sqlite(_) => StoreConfig::Sqlite { path: database.sqlite_path().unwrap() },
-        database::Store::Postgres(url) => StoreConfig::Postgres(PostgresConfig {
-            url: url.to_owned().into(),
-            username: None,
-            password: None,
-            max_connections: 5,
-            connect_timeout: Duration::from_secs(5),
-        }),
-    }
-}
+async fn what_the_provider_issues_stays_with_the_gateway(database: Database) {
+    let mut gateway = people().on(database).environment("CLAUDE_GATEWAY_LOG_LEVEL", "debug").start_process().await;
+    let tokens = gateway.sign_in("alice").await;
+    let (_, refreshed) = gateway.refresh(&tokens).await;
+    // This one stays where it is: approved, and never collected.
+    let device = Device::begin(&gateway).await;
+    device.approve("bob").await;
+    gateway.process().signal("TERM");
+    assert_eq!(gateway.process().exit().await.code(), Some(0));
 
-async fn a_person_signs_a_device_in_and_racing_polls_get_its_tokens_once(database: Database) {
-    let gateway = Gateway::start(database).await;
-    let begun = gateway.begin().await;
-    assert_eq!(gateway.poll(&begun).await, (400, json!({"error": "authorization_pending"})));
-    assert_eq!(gateway.poll(&begun).await, (429, json!({"error": "slow_down"})));
-    let link = begun["verification_uri_complete"].as_str().unwrap();
-    let end = Visitor::new().sign_in(link, "ann").await;
-    assert!(end.reply.text().contains("You are signed in"), "{}", end.reply.text());
-    let polls = join_all((0..10).map(|_| gateway.poll(&begun))).await;
-    let tokens: Vec<&Value> = polls.iter().filter(|(status, _)| *status == 200).map(|(_, body)| body).collect();
-    assert_eq!(tokens.len(), 1, "{polls:?}");
-    assert!(polls.iter().all(|(status, body)| *status == 200 || body["error"] == "expired_token"), "{polls:?}");
-    let principal = gateway.principal(tokens[0]);
-    assert_eq!((principal.sub.as_str(), principal.email.as_deref()), ("ann", Some("Ann@Example.com")));
-    assert_eq!(principal.groups, ["eng"]);
+    let issued = gateway.idp().issued().await;
+    assert_eq!(issued.len(), 9, "three sign-ins and refreshes with three tokens each");
+    let books = gateway.books().await;
+    assert!(books.sign_in.contains(&device.user_code().replace('-', "")), "{}", books.sign_in);
+    let log = gateway.process().log();
+    assert!(log.contains("claim names"), "the log was to be at its most talkative:\n{log}");
+    let places = [tokens.to_string(), refreshed.to_string(), books.sign_in, log, gateway.audit().text()];
+    for (token, place) in issued.iter().flat_map(|token| places.iter().map(move |place| (token, place))) {
+        assert!(!place.contains(token), "a token of the provider is in {place}");
+    }
+    // Ours are in nobody's log either, and no part of a refresh token can be read.
+    for token in [&tokens, &refreshed].map(|tokens| tokens["refresh_token"].as_str().unwrap()) {
+        assert!(places[2..].iter().all(|place| !place.contains(token)));
+        let readable: Vec<Vec<u8>> = token.split('.').filter_map(|part| URL_SAFE_NO_PAD.decode(part).ok()).collect();
+        for claim in ["alice", "example.com", "refresh"] {
+            assert!(
+                readable.iter().all(|bytes| !bytes.windows(claim.len()).any(|window| window == claim.as_bytes())),
+                "{claim}"
+            );
+        }
+    }
 }
 
 #[tokio::test]
-async fn a_sign_in_that_began_at_one_replica_ends_at_another() {
-    let gateway = Gateway::start(Database::Postgres).await;
-    let begun = gateway.begin().await;
-    let link = begun["verification_uri_complete"].as_str().unwrap();
-    Visitor::new().sign_in(link, "ann").await;
-    let store = Store::open(&store_config(&gateway.database)).await.unwrap();
-    let (other, _) = replica(&gateway.origin, &gateway.idp, store).await;
-    let code = begun["device_code"].as_str().unwrap();
-    let redeemed = other.redeem(code).await.unwrap();
-    assert!(matches!(redeemed, sign_in::Redemption::Tokens(_)), "{redeemed:?}");
-    assert_eq!(gateway.poll(&begun).await, (400, json!({"error": "expired_token"})));
-}
-
-async fn two_sign_ins_in_one_browser_both_finish(database: Database) {
-    let gateway = Gateway::start(database).await;
-    let (one, other) = (gateway.begin().await, gateway.begin().await);
-    let mut browser = Visitor::new();
-    let link = |begun: &Value| begun["verification_uri_complete"].as_str().unwrap().to_owned();
-    let approval_one = browser.open(&link(&one)).await;
-    let approval_other = browser.open(&link(&other)).await;
-    let login_one = browser.submit(&approval_one, approval_one.form()).await;
-    let login_other = browser.submit(&approval_other, approval_other.form()).await;
-    for login in [login_one, login_other] {
-        let end = browser.submit(&login, login.form().fill("login", "ann")).await;
-        assert_eq!(end.reply.status, 200, "{}", end.reply.text());
+async fn a_disabled_account_is_signed_out_and_a_provider_in_trouble_signs_nobody_out() {
+    let gateway = people().start().await;
+    let tokens = gateway.sign_in("alice").await;
+    for (status, body) in
+        [(500, json!({})), (503, error("temporarily_unavailable")), (429, json!({})), (400, error("invalid_client"))]
+    {
+        gateway.idp().refuse_tokens(status, &body).await;
+        assert_eq!(gateway.refresh(&tokens).await, (503, error("temporarily_unavailable")), "{status}");
     }
-    for begun in [one, other] {
-        assert_eq!(gateway.poll(&begun).await.0, 200);
-    }
-}
-
-async fn a_session_lives_through_trouble_and_key_rotation_and_ends_with_the_account(database: Database) {
-    let gateway = Gateway::start(database).await;
-    let tokens = gateway.signed_in().await;
-    gateway.idp.refuse_tokens(500, &json!({"error": "server_error"})).await;
-    assert_eq!(gateway.refresh(&tokens).await, (503, json!({"error": "temporarily_unavailable"})));
-    gateway.idp.recover().await;
-    gateway.idp.rotate_keys().await;
-    gateway.idp.set_account(&Account::new("ann").email("Ann@Example.com").groups(&["eng", "ops"])).await;
+    gateway.idp().hang_tokens().await;
+    let began = Instant::now();
+    assert_eq!(gateway.refresh(&tokens).await, (503, error("temporarily_unavailable")));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    gateway.idp().recover().await;
     let (status, tokens) = gateway.refresh(&tokens).await;
-    assert_eq!(status, 200, "{tokens}");
-    assert_eq!(gateway.principal(&tokens).groups, ["eng", "ops"]);
-    gateway.idp.disable("ann").await;
-    assert_eq!(gateway.refresh(&tokens).await, (401, json!({"error": "invalid_grant"})));
+    assert_eq!(status, 200, "trouble used the token up");
+    let events = gateway.audit().take("session.refresh", 6).await;
+    for event in &events[..5] {
+        assert_eq!((&event["result"], &event["answer"]), (&json!("fail"), &json!("temporarily_unavailable")));
+    }
+
+    gateway.idp().disable("alice").await;
+    assert_eq!(gateway.refresh(&tokens).await, (401, error("invalid_grant")));
+    let event = gateway.audit().next("session.refresh").await;
+    assert_eq!(
+        (&event["result"], &event["answer"], &event["step"]),
+        (&json!("fail"), &json!("invalid_grant"), &json!("token_endpoint"))
+    );
+    assert_eq!(gateway.with_tokens(&tokens).messages(PROMPT).await.status, 200, "the bearer lives until it expires");
+    let garbage = json!({ "refresh_token": "garbage" });
+    assert_eq!(gateway.refresh(&garbage).await, (401, error("invalid_grant")));
 }
 
-async fn racing_hits_share_one_limit(database: Database) {
-    let gateway = Gateway::start(database).await;
-    let limit = RateLimit { max: 7, ..LIMIT };
-    let now = SystemClock.now();
-    let hits = join_all((0..30).map(|_| gateway.counters.hit("bucket", limit, now))).await;
-    let within = hits.into_iter().filter(|hit| matches!(hit, Ok(control::limit::Hit::Within))).count();
-    assert_eq!(within, 7);
-    assert_eq!(gateway.counters.sweep(now + jiff::SignedDuration::from_secs(600)).await.unwrap(), 1);
+#[tokio::test]
+async fn the_rules_for_who_may_come_in_are_asked_at_every_refresh_too() {
+    let rules = json!({ "oidc": { "allowed_email_domains": ["example.com"], "allowed_groups": ["eng"] } });
+    let accounts = [
+        alice(),
+        Account::new("carl").email("carl@example.com").groups(&["sales"]),
+        Account::new("dora").email("dora@elsewhere.com").groups(&["eng"]),
+        Account::new("emil").claim("email", "emil@example.com").claim("email_verified", false).groups(&["eng"]),
+        Account::new("fred").groups(&["eng"]),
+    ];
+    let gateway = TestGateway::setup().people(RefreshTokens::Kept, &accounts).config(rules).start().await;
+    let mut told = String::new();
+    for sub in ["carl", "dora", "emil", "fred"] {
+        let device = Device::begin(&gateway).await;
+        let page = device.approve(sub).await;
+        assert_eq!(page.reply.status, 403, "{sub}");
+        assert_eq!(device.poll().await, (400, error("access_denied")), "{sub}");
+        let event = gateway.audit().next("session.mint").await;
+        assert_eq!((&event["result"], &event["sub"]), (&json!("fail"), &json!(sub)), "{event}");
+        told.push_str(&format!("{sub}: {}\n", event["err"].as_str().unwrap()));
+    }
+    insta::assert_snapshot!(told, @r"
+    carl: user is not a member of an allowed group
+    dora: email domain not allowed
+    emil: id_token email is not verified
+    fred: id_token missing email claim (email), which oidc.allowed_email_domains needs
+    ");
+    let tokens = gateway.sign_in("alice").await;
+    gateway.idp().set_account(&alice().groups(&["sales"])).await;
+    assert_eq!(gateway.refresh(&tokens).await, (401, error("invalid_grant")));
+    let event = gateway.audit().next("session.refresh").await;
+    assert_eq!((&event["step"], &event["answer"]), (&json!("claims"), &json!("invalid_grant")));
+}
+
+#[tokio::test]
+async fn a_new_signing_key_of_the_provider_is_found_at_once() {
+    let gateway = people().start().await;
+    gateway.sign_in("alice").await;
+    gateway.idp().rotate_keys().await;
+    gateway.sign_in("bob").await;
+}
+
+#[tokio::test]
+async fn a_provider_without_refresh_tokens_gives_sessions_without() {
+    let gateway = TestGateway::setup().people(RefreshTokens::None, &[alice()]).start().await;
+    assert_eq!(gateway.sign_in("alice").await.get("refresh_token"), None);
+}
+
+#[tokio::test]
+async fn two_sign_ins_in_one_browser_both_finish() {
+    let gateway = people().start().await;
+    let (one, other) = (Device::begin(&gateway).await, Device::begin(&gateway).await);
+    let mut browser = Visitor::new();
+    let mut logins = Vec::new();
+    for device in [&one, &other] {
+        let approval = browser.open(device.link()).await;
+        logins.push(browser.submit(&approval, approval.form()).await);
+    }
+    for login in logins {
+        let done = browser.submit(&login, login.form().fill("login", "alice")).await;
+        assert_eq!(done.reply.status, 200, "{}", done.reply.text());
+    }
+    assert_eq!((one.poll().await.0, other.poll().await.0), (200, 200));
+}
+
+#[tokio::test]
+async fn when_the_database_is_away_every_step_says_so_and_goes_on_afterwards() {
+    let server = PostgresServer::start();
+    let gateway = people().store(Store::Postgres(server.fresh_database().await)).start().await;
+    let tokens = gateway.sign_in("alice").await;
+    let device = Device::begin(&gateway).await;
+    let unavailable = error("temporarily_unavailable");
+    let begin = async || {
+        let reply = gateway.anyone().form("/oauth/device_authorization", &[]).await;
+        (reply.status.as_u16(), reply.json())
+    };
+    server.stop();
+    assert_eq!(begin().await, (503, unavailable.clone()));
+    assert_eq!(device.poll().await, (503, unavailable.clone()));
+    let page = Visitor::new().open(device.link()).await;
+    assert_eq!(
+        (page.reply.status.as_u16(), page.reply.header("content-type")),
+        (503, Some("text/html; charset=utf-8"))
+    );
+    let (status, tokens) = gateway.refresh(&tokens).await;
+    assert_eq!(status, 200, "a refresh needs no database");
+    assert_eq!(gateway.with_tokens(&tokens).get("/v1/models").await.status, 200);
+    server.start_again();
+
+    server.pause();
+    let began = Instant::now();
+    assert_eq!(begin().await.0, 503);
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    server.resume();
+    assert_eq!(device.approve("alice").await.reply.status, 200, "what was begun before is still there");
+    assert_eq!(device.poll().await.0, 200);
 }

@@ -20,7 +20,6 @@ pub(crate) struct Walk {
 /// A page as rendered.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Seen {
-    pub(crate) url: String,
     pub(crate) status: Option<u16>,
     pub(crate) title: String,
     /// The text of the first heading.

@@ -182,7 +182,7 @@ impl PostgresServer {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
-    /// The first process before its sessions, so that none starts in between.
+    /// Stopped, the first process starts no sessions and buries none: so it is the first to stop and the last to go on.
     fn signal(&self, signal: &str) {
         let pid_file = fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap();
         let postmaster = pid_file.lines().next().unwrap();
@@ -190,8 +190,14 @@ impl PostgresServer {
             let pids = pids.split_ascii_whitespace();
             run(Command::new("sh").args(["-c", "kill -s \"$@\"", "sh", signal]).args(pids));
         };
-        kill(postmaster);
-        kill(&fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap());
+        let sessions = || fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap();
+        if signal == "STOP" {
+            kill(postmaster);
+            kill(&sessions());
+        } else {
+            kill(&sessions());
+            kill(postmaster);
+        }
     }
 
     fn command(&self, program: &str) -> Command {

@@ -20,11 +20,13 @@ use super::upstream::{Answer, Upstream};
 mod audit;
 mod books;
 mod caller;
+mod device;
 mod process;
 
 pub(crate) use audit::Audit;
 pub(crate) use books::Books;
 pub(crate) use caller::Caller;
+pub(crate) use device::Device;
 pub(crate) use process::{Process, tollgate};
 
 /// `session.jwt_secret`: whoever knows it mints bearers.
@@ -101,10 +103,6 @@ impl TestGateway {
     pub(crate) fn address(&self) -> String {
         let url: url::Url = self.url.parse().unwrap();
         format!("127.0.0.1:{}", url.port().unwrap())
-    }
-
-    pub(crate) fn http(&self) -> &Http {
-        &self.http
     }
 
     pub(crate) fn audit(&self) -> &Audit {
@@ -221,6 +219,12 @@ impl Setup {
     /// With a real identity provider, where these people can sign in.
     pub(crate) fn people(mut self, refresh_tokens: RefreshTokens, accounts: &[Account]) -> Self {
         self.sign_in = Some((refresh_tokens, accounts.to_vec()));
+        self
+    }
+
+    /// On a clock that the test moves.
+    pub(crate) fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
         self
     }
 

@@ -113,6 +113,12 @@ impl Idp {
         self.control("PUT", &format!("accounts/{}", account.sub()), &claims).await;
     }
 
+    /// Every token that it has given out so far.
+    pub(crate) async fn issued(&self) -> Vec<String> {
+        let tokens = self.http.get(&format!("{}/issued", self.control)).await.json();
+        tokens.as_array().unwrap().iter().map(|token| token.as_str().unwrap().to_owned()).collect()
+    }
+
     /// The account cannot sign in any more, and its refresh tokens give `invalid_grant`.
     pub(crate) async fn disable(&self, sub: &str) {
         self.control("DELETE", &format!("accounts/{sub}"), &Value::Null).await;

@@ -6,6 +6,7 @@ use hyper::{Method, Request};
 use hyper_util::client::legacy::Error;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
+use url::form_urlencoded;
 
 use control::clock::{Clock, SystemClock};
 
@@ -54,6 +55,13 @@ impl Caller {
 
     pub(crate) async fn post(&self, path: &str, body: impl Into<Bytes>) -> Reply {
         self.send("POST", path, body).await
+    }
+
+    /// Posts a form, as a device does or a page of ours.
+    pub(crate) async fn form(&self, path: &str, fields: &[(&str, &str)]) -> Reply {
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let caller = self.clone().header("content-type", "application/x-www-form-urlencoded");
+        caller.post(path, body).await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Reply {

@@ -1,0 +1,72 @@
+//! The stock Claude Code client, unmodified, against a whole gateway: what a developer sees of it.
+
+use std::fs;
+use std::process::Output;
+
+use serde_json::json;
+
+use crate::support::client::StockClient;
+use crate::support::gateway::TestGateway;
+use crate::support::http::Visitor;
+use crate::support::idp::{Account, RefreshTokens};
+
+const MODEL: &str = "claude-sonnet-4-6";
+
+async fn signed_in(gateway: &TestGateway) -> StockClient {
+    let url = gateway.url();
+    StockClient::sign_in(url, async |code| {
+        let page = Visitor::new().sign_in(&format!("{url}/device?user_code={code}"), "alice").await;
+        assert_eq!(page.reply.status, 200, "{}", page.reply.text());
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_developer_signs_in_works_under_policy_and_hears_of_its_limits() {
+    let policy = json!({ "match": { "groups": ["eng"] }, "cli": {
+        "model": MODEL,
+        "availableModels": [MODEL, "claude-haiku-4-5"],
+        "permissions": { "deny": ["Write"] },
+        "env": { "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "4321" },
+    } });
+    let alice = Account::new("alice").email("alice@example.com").groups(&["eng"]);
+    let gateway = TestGateway::setup()
+        .people(RefreshTokens::Rotated, &[alice])
+        .config(
+            json!({ "managed": { "policies": [policy] }, "admin": { "blocked_message": "ask at https://go/limits" } }),
+        )
+        .start()
+        .await;
+    let client = signed_in(&gateway).await;
+    assert_eq!(said(&client.prompt("say hello").await), (Some(0), "Hello there".to_owned()));
+    let asked = gateway.upstream().request(0).await.json();
+    assert_eq!((&asked["model"], &asked["stream"]), (&json!(MODEL), &json!(true)));
+    // The settings arrived and are obeyed: an environment variable, and a tool that is not there to be used.
+    assert_eq!(asked["max_tokens"], 4321);
+    let tools: Vec<&str> =
+        asked["tools"].as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+    assert!(tools.contains(&"Edit") && !tools.contains(&"Write"), "{tools:?}");
+    let event = gateway.audit().next("inference").await;
+    assert_eq!((&event["sub"], &event["outcome"]), (&json!("alice"), &json!("complete")));
+    assert!(event["session_id"].is_string(), "{event}");
+    assert_eq!(gateway.audit().next("device.authorize").await["surface"], "claude_code");
+
+    let (status, told) = said(&client.run(&["--model", "claude-opus-4-8", "-p", "say hello"]).await);
+    assert_eq!(status, Some(1));
+    assert!(told.contains("is not in your role's availableModels allowlist"), "{told}");
+    gateway.cap("alice", 0).await;
+    let (status, told) = said(&client.prompt("say hello").await);
+    assert_eq!(status, Some(1));
+    assert!(told.starts_with("spend limit reached") && told.ends_with("ask at https://go/limits"), "{told}");
+    assert_eq!(gateway.upstream().requests().len(), 1);
+
+    let kept = fs::read_to_string(client.home().join(".claude/.credentials.json")).unwrap();
+    for token in gateway.idp().issued().await {
+        assert!(!kept.contains(&token), "the developer's machine holds a token of the provider");
+    }
+}
+
+/// Exit status and last words.
+fn said(output: &Output) -> (Option<i32>, String) {
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

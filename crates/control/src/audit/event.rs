@@ -147,8 +147,8 @@ pub enum Event<'a> {
         /// The e-mail address, when known.
         #[serde(skip_serializing_if = "Option::is_none")]
         email: Option<&'a str>,
-        /// `signed_out`, `admin`, `idp_logout`, `idle`, `max_age`, `reuse` or `refused` (the provider or a sign-in rule said no
-        /// at a refresh).
+        /// `signed_out`, `admin`, `idp_logout`, `idle`, `max_age`, `reuse` or `other_person` (a refresh found somebody
+        /// else at the provider).
         reason: &'a str,
         /// The administrator: `admin-key:<id>` or `oidc:<sub>`.
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -99,6 +99,8 @@ pub(super) enum Fault {
     Grant,
     /// The token or a sign-in rule says no.
     Claims,
+    /// A refresh found another person than the one who signed in.
+    OtherPerson,
 }
 
 impl Failure {
@@ -356,7 +358,7 @@ impl Read {
 }
 
 fn same_person(found: &str, known: &str) -> Result<(), Failure> {
-    if found == known { Ok(()) } else { Err(Failure::new(Fault::Claims, "id_token sub is another person's")) }
+    if found == known { Ok(()) } else { Err(Failure::new(Fault::OtherPerson, "id_token sub is another person's")) }
 }
 
 /// Only `invalid_grant` speaks of the person; every other error is the client's or the provider's own trouble.

@@ -116,7 +116,7 @@ pub(in crate::identity) enum Why {
     Idle,
     MaxAge,
     Reuse,
-    Refused,
+    OtherPerson,
 }
 
 impl Why {
@@ -129,7 +129,7 @@ impl Why {
             Self::Idle => "idle",
             Self::MaxAge => "max_age",
             Self::Reuse => "reuse",
-            Self::Refused => "refused",
+            Self::OtherPerson => "other_person",
         }
     }
 }
@@ -216,7 +216,7 @@ impl Sessions {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub(in crate::identity) async fn open(
+    pub async fn open(
         store: Store,
         clock: Arc<dyn Clock>,
         audit: AuditLog,
@@ -428,7 +428,7 @@ impl Sessions {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub(in crate::identity) async fn sweep(&self) -> Result<u64, StoreError> {
+    pub async fn sweep(&self) -> Result<u64, StoreError> {
         let now = self.now();
         let (idle, old) = (now.saturating_sub(ms(self.lasting.idle)), now.saturating_sub(ms(self.lasting.max)));
         if table::is_overdue(&self.store, idle, old).await? {

@@ -202,16 +202,17 @@ impl SignIn {
         failure: Failure,
         asker: Asker<'_>,
     ) -> Refusal {
-        let error = match failure.fault {
-            Fault::Unavailable => RefreshError::Unavailable,
-            Fault::Grant | Fault::Claims => RefreshError::Ended,
+        let (error, step) = match failure.fault {
+            Fault::Unavailable => (RefreshError::Unavailable, "token_endpoint"),
+            Fault::Grant => (RefreshError::Ended, "token_endpoint"),
+            Fault::Claims | Fault::OtherPerson => (RefreshError::Ended, "claims"),
         };
-        if error == RefreshError::Ended {
-            self.end_session(&session.id, Why::Refused, asker).await;
+        // Who was only refused keeps the bearer until it expires; a person who has become another does not .
+        if failure.fault == Fault::OtherPerson {
+            self.end_session(&session.id, Why::OtherPerson, asker).await;
         } else if let Some(claim) = claim {
             self.sessions.release(&session.id, claim).await;
         }
-        let step = if failure.fault == Fault::Claims { "claims" } else { "token_endpoint" };
         Refusal { error, step, detail: failure.detail }
     }
 

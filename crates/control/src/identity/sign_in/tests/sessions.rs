@@ -134,7 +134,7 @@ async fn a_refresh_that_finds_another_person_ends_the_session() {
     assert_eq!(house.refresh(&first).await.err(), Some(RefreshError::Ended));
     assert_eq!(house.verified(&first), Err(BearerError::Revoked));
     let event = house.audited("session.end").await;
-    assert_eq!((&event["sub"], &event["reason"]), (&json!("u-1"), &json!("refused")));
+    assert_eq!((&event["sub"], &event["reason"]), (&json!("u-1"), &json!("other_person")));
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 //! Verification is on every request's path, so it is one HMAC and one parse, without a JWT library. Knows nothing of the
 //! identity provider's tokens.
 
+pub mod ending;
+pub mod list;
 pub mod register;
 mod revoked;
 mod table;

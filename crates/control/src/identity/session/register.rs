@@ -1,21 +1,17 @@
 //! The register of sessions: what is signed in, whose turn it is to refresh it, and what has ended.
 //!
-//! Every ending is counted and told to the other replicas, which learn of it within seconds; see [`Revoked`]. Knows
-//! nothing of tokens: sealed content passes through unread.
+//! What other replicas end is learnt within seconds; see [`Revoked`]. Knows nothing of tokens: sealed content passes
+//! through unread.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
-use serde_json::{Value, json};
-
+use super::ending::{By, Whose, Why};
 use super::revoked::Revoked;
-use super::table::{self, EVERYONE, EndedRow, ListedRow, TOPIC};
-use crate::audit::{AdminChange, AuditLog, Event, record_admin_change};
-use crate::clock::{Clock, rfc3339_ms};
-use crate::identity::admin_key::WriteAccess;
+use super::table::{self, TOPIC};
+use crate::audit::AuditLog;
+use crate::clock::Clock;
 use crate::store::{Store, StoreError, Tx};
 
 /// How long a generation that was used may be used again, and gets the same.
@@ -42,11 +38,11 @@ pub struct Lasting {
 /// The register; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Sessions {
-    store: Store,
-    clock: Arc<dyn Clock>,
-    audit: AuditLog,
+    pub(super) store: Store,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) audit: AuditLog,
     lasting: Lasting,
-    revoked: Arc<Revoked>,
+    pub(super) revoked: Arc<Revoked>,
     /// Rotations that the database does not know of yet, by session.
     unrecorded: Arc<Mutex<HashMap<String, Rotation>>>,
 }
@@ -93,122 +89,6 @@ pub(in crate::identity) struct Rotation {
     pub(in crate::identity) sealed: String,
     /// Unix milliseconds.
     pub(in crate::identity) at: i64,
-}
-
-/// Which sessions.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::identity) enum Whose<'a> {
-    One(&'a str),
-    Sub(&'a str),
-    Everyone,
-    IdpSession { issuer: &'a str, sid: &'a str, sub: Option<&'a str> },
-    IdpSubject { issuer: &'a str, sub: &'a str },
-    IdleSince(i64),
-    BegunBy(i64),
-}
-
-/// Why a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::identity) enum Why {
-    SignedOut,
-    Admin,
-    IdpLogout,
-    Idle,
-    MaxAge,
-    Reuse,
-    OtherPerson,
-}
-
-impl Why {
-    /// The word for it in the database, the admin API and the audit.
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::SignedOut => "signed_out",
-            Self::Admin => "admin",
-            Self::IdpLogout => "idp_logout",
-            Self::Idle => "idle",
-            Self::MaxAge => "max_age",
-            Self::Reuse => "reuse",
-            Self::OtherPerson => "other_person",
-        }
-    }
-}
-
-/// Who made sessions end, for the audit.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct By<'a> {
-    /// The answer's `x-request-id`; `None` when time did it.
-    pub request_id: Option<&'a str>,
-    /// The client's address.
-    pub client_ip: Option<IpAddr>,
-    /// `admin-key:<id>` or `oidc:<sub>`.
-    pub actor: Option<&'a str>,
-}
-
-/// Where a page of sessions starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum From {
-    /// At the oldest.
-    Start,
-    /// After the session of this id.
-    After(String),
-    /// Before the session of this id.
-    Before(String),
-}
-
-/// Which sessions a list shows.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Only this person's.
-    pub sub: Option<String>,
-    /// Only those that have not ended, or only those that have.
-    pub active: Option<bool>,
-}
-
-/// Some sessions in order of creation.
-#[derive(Debug)]
-pub struct Page {
-    /// The sessions.
-    pub sessions: Vec<Listed>,
-    /// Whether there are more in the direction asked for.
-    pub has_more: bool,
-}
-
-/// A session as administrators see it.
-#[derive(Debug)]
-pub struct Listed {
-    /// The id, as the bearer's `sid` says it.
-    pub id: String,
-    json: Value,
-}
-
-impl Listed {
-    /// The session as the admin API shows it.
-    #[must_use]
-    pub fn to_json(&self) -> &Value {
-        &self.json
-    }
-
-    fn read(row: ListedRow) -> Result<Self, StoreError> {
-        let time = |at: i64| {
-            let at = Timestamp::from_millisecond(at);
-            at.map(rfc3339_ms).map_err(|_| StoreError::inconsistent(format!("session {}: a time", row.id)))
-        };
-        let json = json!({
-            "type": "session",
-            "id": row.id,
-            "user_id": row.sub,
-            "email_address": row.email,
-            "issuer": row.issuer,
-            "surface": row.surface,
-            "client_ip": row.client_ip,
-            "created_at": time(row.created_at)?,
-            "last_refreshed_at": time(row.refreshed_at)?,
-            "ended_at": row.ended_at.map(time).transpose()?,
-            "end_reason": row.why,
-        });
-        Ok(Self { id: row.id, json })
-    }
 }
 
 impl Sessions {
@@ -347,83 +227,6 @@ impl Sessions {
         Ok(stands)
     }
 
-    /// Ends sessions and tells everyone; how many there were.
-    pub(in crate::identity) async fn end(&self, whose: Whose<'_>, why: Why, by: By<'_>) -> Result<usize, StoreError> {
-        if let Whose::One(id) = whose
-            && table::state(&self.store, id).await?.is_none_or(|state| state.ended)
-        {
-            // Without a count: ended ones are presented again and again.
-            return Ok(0);
-        }
-        let ending = self.begin_ending().await?;
-        self.finish_ending(ending, whose, why, by).await
-    }
-
-    /// As [`Sessions::end`], for a logout token of the provider; `None` when it was obeyed before. With a subject and no
-    /// session, what was issued to the subject before now is void.
-    pub(in crate::identity) async fn end_by_token(
-        &self,
-        (token, expires_at): (&str, i64),
-        whose: Whose<'_>,
-        by: By<'_>,
-    ) -> Result<Option<usize>, StoreError> {
-        let mut ending = self.begin_ending().await?;
-        if !table::keep_logout_token(&mut ending.tx, token, expires_at).await? {
-            ending.tx.commit().await?;
-            return Ok(None);
-        }
-        if let Whose::IdpSubject { sub, .. } = whose {
-            ending.mark(sub).await?;
-        }
-        self.finish_ending(ending, whose, Why::IdpLogout, by).await.map(Some)
-    }
-
-    /// An administrator ends a session; `false` when there is none of that id.
-    ///
-    /// # Errors
-    /// When the database does not take it.
-    pub async fn end_one(&self, access: &WriteAccess, id: &str, by: By<'_>) -> Result<bool, StoreError> {
-        let Some(state) = table::state(&self.store, id).await? else { return Ok(false) };
-        if state.ended {
-            return Ok(true);
-        }
-        let mut ending = self.begin_ending().await?;
-        ending.record(access, "session.end", id).await?;
-        self.finish_ending(ending, Whose::One(id), Why::Admin, by).await.map(|_| true)
-    }
-
-    /// An administrator ends every session of a person, or of everyone (`None`), and makes void what was issued to them
-    /// before now; how many sessions there were.
-    ///
-    /// # Errors
-    /// When the database does not take it.
-    pub async fn revoke(&self, access: &WriteAccess, sub: Option<&str>, by: By<'_>) -> Result<usize, StoreError> {
-        let mut ending = self.begin_ending().await?;
-        ending.mark(sub.unwrap_or(EVERYONE)).await?;
-        ending.record(access, "session.revoke", sub.unwrap_or("*")).await?;
-        self.finish_ending(ending, sub.map_or(Whose::Everyone, Whose::Sub), Why::Admin, by).await
-    }
-
-    /// A page of at most `limit` sessions; `None` when the id to start from is unknown.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn page(&self, from: &From, filter: &Filter, limit: usize) -> Result<Option<Page>, StoreError> {
-        // One more than asked for tells whether there is more.
-        let one_more = i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX);
-        let sub = filter.sub.as_deref().unwrap_or_default();
-        let Some(mut rows) = table::page(&self.store, from, sub, filter.active, one_more).await? else {
-            return Ok(None);
-        };
-        let has_more = rows.len() > limit;
-        rows.truncate(limit);
-        if matches!(from, From::Before(_)) {
-            rows.reverse();
-        }
-        let sessions = rows.into_iter().map(Listed::read).collect::<Result<_, _>>()?;
-        Ok(Some(Page { sessions, has_more }))
-    }
-
     /// Ends what is overdue, and removes what ended long ago; called now and then.
     ///
     /// # Errors
@@ -442,71 +245,12 @@ impl Sessions {
         table::sweep(&self.store, ended_by, now.saturating_sub(ms(GRACE)), now).await
     }
 
-    async fn begin_ending(&self) -> Result<Ending, StoreError> {
-        let mut tx = self.store.begin().await?;
-        let revision = table::bump(&mut tx).await?;
-        // After the lock, so that of two endings the later one has the later time.
-        Ok(Ending { tx, revision, at: self.clock.now(), marks: Vec::new() })
-    }
-
-    async fn finish_ending(
-        &self,
-        mut ending: Ending,
-        whose: Whose<'_>,
-        why: Why,
-        by: By<'_>,
-    ) -> Result<usize, StoreError> {
-        let at = ending.at.as_millisecond();
-        let ended = table::end(&mut ending.tx, at, why.as_str(), ending.revision, &whose).await?;
-        ending.tx.notify(TOPIC).await?;
-        ending.tx.commit().await?;
-        let ids: Vec<(String, i64)> = ended.iter().map(|session| (session.id.clone(), at)).collect();
-        self.revoked.learn(&ids, &ending.marks, None);
-        ended.iter().for_each(|session| self.tell(session, why, by));
-        Ok(ended.len())
-    }
-
-    fn tell(&self, session: &EndedRow, why: Why, by: By<'_>) {
-        let client_ip = by.client_ip.map(|ip| ip.to_string());
-        let event = Event::SessionEnd {
-            session: &session.id,
-            sub: &session.sub,
-            email: session.email.as_deref(),
-            reason: why.as_str(),
-            actor: by.actor,
-            client_ip: client_ip.as_deref(),
-        };
-        self.audit.emit(by.request_id, &event);
-    }
-
     fn now(&self) -> i64 {
         self.clock.now().as_millisecond()
     }
 
     fn unrecorded(&self) -> std::sync::MutexGuard<'_, HashMap<String, Rotation>> {
         self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// An ending under way: holds the lock that makes endings follow each other.
-struct Ending {
-    tx: Tx,
-    revision: i64,
-    at: Timestamp,
-    marks: Vec<(String, i64)>,
-}
-
-impl Ending {
-    async fn mark(&mut self, sub: &str) -> Result<(), StoreError> {
-        let at = self.at.as_millisecond();
-        self.marks.push((sub.to_owned(), at));
-        table::mark(&mut self.tx, sub, at, self.revision).await
-    }
-
-    async fn record(&mut self, access: &WriteAccess, action: &str, target: &str) -> Result<(), StoreError> {
-        let (at, actor) = (self.at, access.actor());
-        let change = AdminChange { at, actor, action, target, before: None, after: None };
-        record_admin_change(&mut self.tx, &change).await
     }
 }
 

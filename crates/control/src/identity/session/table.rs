@@ -2,7 +2,9 @@
 
 use crate::store::{Param, Row, Store, StoreError, Tx};
 
-use super::register::{Begun, From, Whose};
+use super::ending::Whose;
+use super::list::From;
+use super::register::Begun;
 
 /// The topic under which replicas tell each other of endings, and the name of their count.
 pub(super) const TOPIC: &str = "session";

@@ -3,7 +3,7 @@
 
 use super::{Asker, SignIn, SignInError};
 use crate::identity::oidc::LogoutError;
-use crate::identity::session::register::{Whose, Why};
+use crate::identity::session::ending::{Whose, Why};
 
 /// What became of a logout token.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,7 +16,8 @@ use super::tokens::{Session, Tokens};
 use super::{Asker, SignIn};
 use crate::audit::Event;
 use crate::identity::oidc::{Failure, Fault};
-use crate::identity::session::register::{By, Claim, GRACE, Rotation, Turn, Whose, Why};
+use crate::identity::session::ending::{By, Whose, Why};
+use crate::identity::session::register::{Claim, GRACE, Rotation, Turn};
 
 /// A refresh token of ours whose session is not known to be over.
 pub struct Presented(Session);

@@ -3,7 +3,8 @@
 use axum::body::Bytes;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
-use control::identity::session::register::{By, Filter, From, Listed};
+use control::identity::session::ending::By;
+use control::identity::session::list::{Filter, From, Listed};
 use control::spend::cap;
 use http::StatusCode;
 use serde_json::{Value, json};

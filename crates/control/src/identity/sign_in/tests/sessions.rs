@@ -3,7 +3,8 @@
 use super::*;
 use crate::identity::BearerError;
 use crate::identity::admin_key::{Admin, WriteAccess};
-use crate::identity::session::register::{By, Filter, From};
+use crate::identity::session::ending::By;
+use crate::identity::session::list::{Filter, From};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -58,10 +58,12 @@ pub struct ResponseBody {
 
 /// A connection that waits for its next request.
 struct Idle<B: Body + 'static> {
-    connections: Mutex<HashMap<Key, Vec<(Instant, Wire<B>)>>>,
+    connections: Mutex<HashMap<Key, Vec<Kept<B>>>>,
 }
 
 type Key = (Scheme, Authority);
+/// Since when it waits.
+type Kept<B> = (Instant, Wire<B>);
 type Io = <GuardedTlsConnector as Service<Uri>>::Response;
 
 struct Wire<B: Body + 'static> {

@@ -54,7 +54,7 @@ struct Shared {
     wait: Duration,
     entries: mpsc::UnboundedSender<Entry>,
     estimates: Mutex<Estimates>,
-    snapshots: Mutex<HashMap<String, Snapshot>>,
+    snapshots: Mutex<HashMap<Arc<str>, Snapshot>>,
     keys: ArcSwapOption<Keys>,
 }
 
@@ -337,7 +337,7 @@ impl Shared {
         self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).get(account).cloned()
     }
 
-    fn remember(&self, account: String, snapshot: Snapshot) {
+    fn remember(&self, account: Arc<str>, snapshot: Snapshot) {
         self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).insert(account, snapshot);
     }
 
@@ -366,6 +366,6 @@ impl Shared {
 }
 
 /// The account of a principal. The prefix keeps principals apart from what else will have an account.
-pub(super) fn account_of(principal: &Principal) -> String {
-    format!("user:{}", principal.sub)
+pub(super) fn account_of(principal: &Principal) -> Arc<str> {
+    format!("user:{}", principal.sub).into()
 }

@@ -1,5 +1,7 @@
 //! Budget periods: UTC day, ISO week from Monday, calendar month.
 
+use std::sync::Arc;
+
 use jiff::civil::{Date, Weekday};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
@@ -68,24 +70,24 @@ impl Period {
 /// The names of the periods that one instant lies in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Keys {
-    keys: [String; 3],
+    keys: [Arc<str>; 3],
     starts: Timestamp,
     ends: [Timestamp; 3],
 }
 
 impl Keys {
     pub(super) fn at(now: Timestamp) -> Self {
-        Self { keys: Period::ALL.map(|p| p.key(now)), starts: now, ends: Period::ALL.map(|p| p.ends(now)) }
+        Self { keys: Period::ALL.map(|p| p.key(now).into()), starts: now, ends: Period::ALL.map(|p| p.ends(now)) }
     }
 
-    pub(super) fn key(&self, period: Period) -> &str {
+    pub(super) fn key(&self, period: Period) -> &Arc<str> {
         &self.keys[period as usize]
     }
 
     /// Whether `now` lies in the same period.
     pub(super) fn holds(&self, period: Period, now: Timestamp) -> bool {
         // A clock that was set back is taken at its word only when it left the day.
-        now < self.ends[period as usize] && (now >= self.starts || period.key(now) == self.key(period))
+        now < self.ends[period as usize] && (now >= self.starts || *period.key(now) == **self.key(period))
     }
 
     /// Whether `now` lies in the same day, hence in the same week and month.

@@ -98,14 +98,14 @@ impl Report {
                 (found.into_iter().map(|(principal, _)| principal).collect(), next)
             }
         };
-        let accounts: Vec<String> = principals.iter().map(|principal| account_of(principal)).collect();
+        let accounts: Vec<Arc<str>> = principals.iter().map(|principal| account_of(principal)).collect();
         let spent = table::settled(&self.store, &accounts, &keys).await?;
         let rows = principals.iter().zip(&accounts).flat_map(|(principal, account)| {
             periods.iter().map(|period| Effective {
                 principal: Arc::clone(principal),
                 period: *period,
                 cap: self.caps.deciding(principal, *period),
-                spent: spent.get(&(keys.key(*period).to_owned(), account.clone())).copied().unwrap_or_default(),
+                spent: spent.get(&(Arc::clone(keys.key(*period)), Arc::clone(account))).copied().unwrap_or_default(),
             })
         });
         Ok(EffectivePage { rows: rows.collect(), next })

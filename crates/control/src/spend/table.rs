@@ -1,12 +1,13 @@
 //! The tables of spend. One text per statement; lists of rows travel as one JSON array of arrays, so that a statement's
 //! text does not depend on how many there are.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::cap::{Cap, From, Page, Scope};
@@ -18,14 +19,38 @@ use super::{Money, Period};
 use crate::identity::Principal;
 use crate::store::{Param, Row, Store, StoreError, Tx};
 
-/// Rows on their way into a statement.
+/// The name of a period and the account of its payer: the key of an account's row.
+pub(super) type AccountKey = (Arc<str>, Arc<str>);
+
+/// Rows on their way into a statement, written as they are named.
 #[derive(Debug)]
 pub(super) struct Rows(String);
 
+/// One row being written.
+#[derive(Debug)]
+pub(super) struct RowWriter<'a>(&'a mut String);
+
 impl Rows {
-    pub(super) fn of(rows: impl Iterator<Item = Vec<Value>>) -> Result<Self, StoreError> {
-        let rows: Vec<Vec<Value>> = rows.collect();
-        serde_json::to_string(&rows).map(Self).map_err(StoreError::inconsistent)
+    /// One row per item.
+    pub(super) fn of<T>(items: impl Iterator<Item = T>, write: impl Fn(&mut RowWriter<'_>, T)) -> Self {
+        let mut rows = String::from("[");
+        for item in items {
+            rows.push_str(if rows.len() > 1 { ",[" } else { "[" });
+            write(&mut RowWriter(&mut rows), item);
+            rows.push(']');
+        }
+        rows.push(']');
+        Self(rows)
+    }
+
+    /// Rows of one text each.
+    pub(super) fn of_texts<T: AsRef<str>>(texts: impl Iterator<Item = T>) -> Self {
+        Self::of(texts, |row, text| row.text(text.as_ref()))
+    }
+
+    /// Rows of one id each.
+    pub(super) fn of_ids(ids: impl Iterator<Item = Uuid>) -> Self {
+        Self::of(ids, |row, id| row.id(id))
     }
 
     fn param(&self) -> [Param<'_>; 1] {
@@ -33,22 +58,74 @@ impl Rows {
     }
 }
 
-/// Text that a database takes: PostgreSQL has no NUL, and one in a client's header must not spoil a batch.
-fn text(value: &str) -> Value {
-    if value.contains('\0') { value.replace('\0', "\u{fffd}").into() } else { value.into() }
-}
+impl RowWriter<'_> {
+    fn separate(&mut self) {
+        if !self.0.ends_with('[') {
+            self.0.push(',');
+        }
+    }
 
-fn optional_text(value: Option<&str>) -> Value {
-    value.map_or(Value::Null, text)
-}
+    /// Text that a database takes: PostgreSQL has no NUL, and one in a client's header must not spoil a batch.
+    pub(super) fn text(&mut self, value: &str) {
+        self.separate();
+        let clean =
+            if value.contains('\0') { Cow::Owned(value.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(value) };
+        self.json(&clean);
+    }
 
-fn groups_of(principal: &Principal) -> Value {
-    let groups: Vec<Value> = principal.groups.iter().map(|group| text(group)).collect();
-    Value::Array(groups).to_string().into()
-}
+    fn json(&mut self, value: &(impl serde::Serialize + ?Sized)) {
+        // Text and lists of text always serialise.
+        self.0.push_str(&serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned()));
+    }
 
-fn count(tokens: u64) -> Value {
-    i64::try_from(tokens).unwrap_or(i64::MAX).into()
+    pub(super) fn text_or_null(&mut self, value: Option<&str>) {
+        match value {
+            Some(value) => self.text(value),
+            None => self.null(),
+        }
+    }
+
+    fn null(&mut self) {
+        self.separate();
+        self.0.push_str("null");
+    }
+
+    pub(super) fn int(&mut self, value: i64) {
+        self.separate();
+        // Writing to a `String` cannot fail.
+        let _ = write!(self.0, "{value}");
+    }
+
+    fn int_or_null(&mut self, value: Option<i64>) {
+        match value {
+            Some(value) => self.int(value),
+            None => self.null(),
+        }
+    }
+
+    fn count(&mut self, value: u64) {
+        self.int(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn id(&mut self, id: Uuid) {
+        self.separate();
+        let _ = write!(self.0, "\"{id}\"");
+    }
+
+    /// The groups as the text of a JSON list.
+    fn groups(&mut self, principal: &Principal) {
+        self.separate();
+        let list = serde_json::to_string(&principal.groups).unwrap_or_else(|_| "[]".to_owned());
+        // An escaped NUL in it would be one again in the column.
+        self.json(&list.replace("\\u0000", "\u{fffd}"));
+    }
+
+    /// Day, week, month.
+    fn periods(&mut self, keys: &Keys) {
+        for period in Period::ALL {
+            self.text(keys.key(period));
+        }
+    }
 }
 
 fn ids(rows: &[Row]) -> Result<HashSet<String>, StoreError> {
@@ -67,17 +144,22 @@ const LOCK_ACCOUNTS: &str = "
 /// Takes the rows for the rest of the transaction; those that do not exist are left out.
 pub(super) async fn lock_accounts(
     tx: &mut Tx,
-    rows: &BTreeSet<(String, String)>,
-) -> Result<HashMap<(String, String), Balance>, StoreError> {
-    let rows = Rows::of(rows.iter().map(|(period, account)| vec![text(period), text(account)]))?;
+    rows: &BTreeSet<AccountKey>,
+) -> Result<HashMap<AccountKey, Balance>, StoreError> {
+    let rows = Rows::of(rows.iter(), write_key);
     let rows = tx.fetch_for_update(LOCK_ACCOUNTS, &rows.param()).await?;
     rows.iter()
         .map(|row| {
             let settled = Money::from_nano(row.int(2)?);
             let reserved = Money::from_nano(row.int(3)?);
-            Ok(((row.text(0)?.to_owned(), row.text(1)?.to_owned()), Balance { settled, reserved }))
+            Ok(((row.text(0)?.into(), row.text(1)?.into()), Balance { settled, reserved }))
         })
         .collect()
+}
+
+fn write_key(row: &mut RowWriter<'_>, (period, account): &AccountKey) {
+    row.text(period);
+    row.text(account);
 }
 
 const CREATE_ACCOUNTS: &str = "
@@ -86,11 +168,8 @@ const CREATE_ACCOUNTS: &str = "
     ON CONFLICT (period, id) DO NOTHING";
 
 /// Creates rows without spend; one that exists is left alone.
-pub(super) async fn create_accounts(
-    tx: &mut Tx,
-    rows: impl Iterator<Item = &(String, String)>,
-) -> Result<(), StoreError> {
-    let rows = Rows::of(rows.map(|(period, account)| vec![text(period), text(account)]))?;
+pub(super) async fn create_accounts(tx: &mut Tx, rows: impl Iterator<Item = &AccountKey>) -> Result<(), StoreError> {
+    let rows = Rows::of(rows, write_key);
     tx.execute(CREATE_ACCOUNTS, &rows.param()).await.map(|_| ())
 }
 
@@ -102,13 +181,12 @@ const CHANGE_ACCOUNTS: &str = "
     SET settled = account.settled + excluded.settled, reserved = account.reserved + excluded.reserved";
 
 /// Adds to rows, and creates the missing ones.
-pub(super) async fn change_accounts(
-    tx: &mut Tx,
-    deltas: &BTreeMap<(String, String), Balance>,
-) -> Result<(), StoreError> {
-    let rows = Rows::of(deltas.iter().map(|((period, account), delta)| {
-        vec![text(period), text(account), delta.settled.nano().into(), delta.reserved.nano().into()]
-    }))?;
+pub(super) async fn change_accounts(tx: &mut Tx, deltas: &BTreeMap<AccountKey, Balance>) -> Result<(), StoreError> {
+    let rows = Rows::of(deltas.iter(), |row, (key, delta)| {
+        write_key(row, key);
+        row.int(delta.settled.nano());
+        row.int(delta.reserved.nano());
+    });
     tx.execute(CHANGE_ACCOUNTS, &rows.param()).await.map(|_| ())
 }
 
@@ -126,7 +204,7 @@ pub(super) async fn read_account(
     for row in &rows {
         let key = row.text(0)?;
         let balance = Balance { settled: Money::from_nano(row.int(1)?), reserved: Money::from_nano(row.int(2)?) };
-        if let Some(period) = Period::ALL.into_iter().find(|period| keys.key(*period) == key) {
+        if let Some(period) = Period::ALL.into_iter().find(|period| **keys.key(*period) == *key) {
             balances[period as usize] = balance;
         }
     }
@@ -145,22 +223,24 @@ const INSERT_RESERVATIONS: &str = "
     ON CONFLICT (id) DO NOTHING
     RETURNING id";
 
-pub(super) fn reservation_row(record: &Record, amount: Money, replica: &str, expires_at: Timestamp) -> Vec<Value> {
-    vec![
-        record.id.to_string().into(),
-        text(&record.account),
-        record.keys.key(Period::Daily).into(),
-        record.keys.key(Period::Weekly).into(),
-        record.keys.key(Period::Monthly).into(),
-        amount.nano().into(),
-        replica.into(),
-        expires_at.as_millisecond().into(),
-        record.started_at.as_millisecond().into(),
-        text(&record.principal.sub),
-        groups_of(&record.principal),
-        text(&record.model.id),
-        optional_text(record.session_id.as_deref()),
-    ]
+pub(super) fn write_reservation(
+    row: &mut RowWriter<'_>,
+    record: &Record,
+    amount: Money,
+    replica: &str,
+    expires_at: Timestamp,
+) {
+    row.id(record.id);
+    row.text(&record.account);
+    row.periods(&record.keys);
+    row.int(amount.nano());
+    row.text(replica);
+    row.int(expires_at.as_millisecond());
+    row.int(record.started_at.as_millisecond());
+    row.text(&record.principal.sub);
+    row.groups(&record.principal);
+    row.text(&record.model.id);
+    row.text_or_null(record.session_id.as_deref());
 }
 
 /// Gives the ids that were not there before.
@@ -173,8 +253,8 @@ pub(super) async fn insert_reservations(tx: &mut Tx, rows: &Rows) -> Result<Hash
 pub(super) struct Found {
     pub(super) id: Uuid,
     pub(super) amount: Money,
-    account: String,
-    keys: [String; 3],
+    account: Arc<str>,
+    keys: [Arc<str>; 3],
 }
 
 impl Found {
@@ -182,14 +262,14 @@ impl Found {
         let id = row.text(0)?;
         Ok(Self {
             id: id.parse().map_err(|_| StoreError::inconsistent(format!("reservation.id {id} is not a UUID")))?,
-            account: row.text(1)?.to_owned(),
-            keys: [row.text(2)?.to_owned(), row.text(3)?.to_owned(), row.text(4)?.to_owned()],
+            account: row.text(1)?.into(),
+            keys: [row.text(2)?.into(), row.text(3)?.into(), row.text(4)?.into()],
             amount: Money::from_nano(row.int(5)?),
         })
     }
 
     /// Counts `reserved` more in its account.
-    pub(super) fn add_to(&self, deltas: &mut BTreeMap<(String, String), Balance>, reserved: Money) {
+    pub(super) fn add_to(&self, deltas: &mut BTreeMap<AccountKey, Balance>, reserved: Money) {
         for key in &self.keys {
             let delta = deltas.entry((key.clone(), self.account.clone())).or_default();
             delta.reserved = delta.reserved.plus(reserved);
@@ -242,8 +322,7 @@ pub(super) async fn sweep_expired(store: &Store, before: Timestamp, replica: &st
     if expired.is_empty() {
         return Ok(0);
     }
-    let rows: Result<Vec<Vec<Value>>, StoreError> = expired.iter().map(|row| Ok(vec![row.text(0)?.into()])).collect();
-    let rows = Rows::of(rows?.into_iter())?;
+    let rows = Rows::of_texts(ids(&expired)?.into_iter());
     let mut tx = store.begin().await?;
     let new = ids(&tx.fetch(SETTLE_EXPIRED, &rows.param()).await?)?;
     let mut deltas = BTreeMap::new();
@@ -282,34 +361,31 @@ const INSERT_USAGE: &str = "
     ON CONFLICT (id) DO NOTHING
     RETURNING id";
 
-pub(super) fn usage_row(settle: &Settle) -> Vec<Value> {
+pub(super) fn write_usage(row: &mut RowWriter<'_>, settle: &Settle) {
     let (record, outcome) = (&settle.record, &settle.outcome);
     let usage = &outcome.usage;
-    vec![
-        record.id.to_string().into(),
-        record.started_at.as_millisecond().into(),
-        text(&record.principal.sub),
-        groups_of(&record.principal),
-        optional_text(record.session_id.as_deref()),
-        text(&record.model.id),
-        optional_text(outcome.upstream.as_deref()),
-        outcome.status.map(i64::from).into(),
-        count(usage.input_tokens),
-        count(usage.output_tokens),
-        count(usage.cache_read_input_tokens),
-        count(usage.cache_creation_5m_tokens),
-        count(usage.cache_creation_1h_tokens),
-        count(usage.web_search_requests),
-        i64::from(usage.fast).into(),
-        outcome.charge.nano().into(),
-        i64::from(outcome.estimated).into(),
-        outcome.ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)).into(),
-        outcome.ttfb_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)).into(),
-        text(&record.account),
-        record.keys.key(Period::Daily).into(),
-        record.keys.key(Period::Weekly).into(),
-        record.keys.key(Period::Monthly).into(),
-    ]
+    let millis = |value: Option<u64>| value.map(|value| i64::try_from(value).unwrap_or(i64::MAX));
+    row.id(record.id);
+    row.int(record.started_at.as_millisecond());
+    row.text(&record.principal.sub);
+    row.groups(&record.principal);
+    row.text_or_null(record.session_id.as_deref());
+    row.text(&record.model.id);
+    row.text_or_null(outcome.upstream.as_deref());
+    row.int_or_null(outcome.status.map(i64::from));
+    row.count(usage.input_tokens);
+    row.count(usage.output_tokens);
+    row.count(usage.cache_read_input_tokens);
+    row.count(usage.cache_creation_5m_tokens);
+    row.count(usage.cache_creation_1h_tokens);
+    row.count(usage.web_search_requests);
+    row.int(i64::from(usage.fast));
+    row.int(outcome.charge.nano());
+    row.int(i64::from(outcome.estimated));
+    row.int_or_null(millis(outcome.ms));
+    row.int_or_null(millis(outcome.ttfb_ms));
+    row.text(&record.account);
+    row.periods(&record.keys);
 }
 
 /// Gives the ids that were not there before.
@@ -370,15 +446,13 @@ pub(super) async fn put_principals(
     principals: impl Iterator<Item = &Arc<Principal>>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let rows = Rows::of(principals.map(|principal| {
-        vec![
-            text(&principal.sub),
-            optional_text(principal.email.as_deref()),
-            optional_text(principal.name.as_deref()),
-            groups_of(principal),
-            now.as_millisecond().into(),
-        ]
-    }))?;
+    let rows = Rows::of(principals, |row, principal| {
+        row.text(&principal.sub);
+        row.text_or_null(principal.email.as_deref());
+        row.text_or_null(principal.name.as_deref());
+        row.groups(principal);
+        row.int(now.as_millisecond());
+    });
     store.execute(PUT_PRINCIPALS, &rows.param()).await.map(|_| ())
 }
 
@@ -434,7 +508,7 @@ fn read_principal(row: &Row) -> Result<Arc<Principal>, StoreError> {
 
 /// In the order given; one never seen has nothing but its subject.
 pub(super) async fn named_principals(store: &Store, subs: &[String]) -> Result<Vec<Arc<Principal>>, StoreError> {
-    let rows = Rows::of(subs.iter().map(|sub| vec![text(sub)]))?;
+    let rows = Rows::of_texts(subs.iter());
     let found = store.fetch(PRINCIPALS_NAMED, &rows.param()).await?;
     let mut known: HashMap<String, Arc<Principal>> = HashMap::new();
     for row in &found {
@@ -501,15 +575,13 @@ const SETTLED: &str = "SELECT period, id, settled FROM account
 /// What accounts have spent in the current periods, by period and account.
 pub(super) async fn settled(
     store: &Store,
-    accounts: &[String],
+    accounts: &[Arc<str>],
     keys: &Keys,
-) -> Result<HashMap<(String, String), Money>, StoreError> {
-    let rows = Rows::of(accounts.iter().map(|account| vec![text(account)]))?;
+) -> Result<HashMap<AccountKey, Money>, StoreError> {
+    let rows = Rows::of_texts(accounts.iter());
     let [day, week, month] = Period::ALL.map(|period| keys.key(period));
     let rows = store.fetch(SETTLED, &[day.into(), week.into(), month.into(), rows.param()[0]]).await?;
-    rows.iter()
-        .map(|row| Ok(((row.text(0)?.to_owned(), row.text(1)?.to_owned()), Money::from_nano(row.int(2)?))))
-        .collect()
+    rows.iter().map(|row| Ok(((row.text(0)?.into(), row.text(1)?.into()), Money::from_nano(row.int(2)?)))).collect()
 }
 
 // --- Caps ---------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod};
 use futures_util::future::poll_fn;
 use secrecy::ExposeSecret as _;
 use tokio::time::timeout;
@@ -65,8 +65,6 @@ impl Postgres {
         };
         let pool = Pool::builder(manager)
             .max_size(settings.max_connections)
-            .runtime(Runtime::Tokio1)
-            .timeouts(Timeouts { wait: Some(STATEMENT_BUDGET), create: Some(STATEMENT_BUDGET), recycle: None })
             // Not as start-up options: PgBouncer refuses those.
             .post_create(Hook::async_fn(|client, _| {
                 Box::pin(async move {
@@ -124,11 +122,13 @@ impl Postgres {
     }
 
     async fn client(&self) -> Result<Object, StoreError> {
-        self.pool.get().await.map_err(|error| match error {
-            deadpool_postgres::PoolError::Timeout(_) => StoreError::timed_out(),
-            deadpool_postgres::PoolError::Backend(error) => unreachable(&error),
-            other => StoreError::unreachable(other),
-        })
+        // Around all of it: the pool's own timeouts leave out the statements that prepare a new connection.
+        match timeout(STATEMENT_BUDGET, self.pool.get()).await {
+            Ok(Ok(client)) => Ok(client),
+            Ok(Err(deadpool_postgres::PoolError::Backend(error))) => Err(unreachable(&error)),
+            Ok(Err(other)) => Err(StoreError::unreachable(other)),
+            Err(_) => Err(StoreError::timed_out()),
+        }
     }
 }
 

@@ -27,6 +27,12 @@ impl<'a> From<&'a str> for Param<'a> {
     }
 }
 
+impl<'a> From<&'a std::sync::Arc<str>> for Param<'a> {
+    fn from(value: &'a std::sync::Arc<str>) -> Self {
+        Self::Text(value)
+    }
+}
+
 impl<'a> From<&'a String> for Param<'a> {
     fn from(value: &'a String) -> Self {
         Self::Text(value)

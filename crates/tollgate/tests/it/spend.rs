@@ -4,7 +4,7 @@ use hyper::header::HeaderMap;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-use crate::support::database::{Database, PostgresServer, Store, on_both_databases};
+use crate::support::database::{Database, PostgresServer, Store, fresh_database, on_both_databases};
 use crate::support::gateway::{Setup, TestGateway};
 use crate::support::http::Reply;
 use crate::support::upstream::{Answer, Gate};
@@ -256,6 +256,46 @@ async fn a_request_that_fits_only_after_another_waits_for_it() {
     let second = tokio::spawn(async move { alice.messages(prompt(1_000, 600)).await });
     gate.open();
     assert_eq!((first.await.unwrap().status.as_u16(), second.await.unwrap().status.as_u16()), (200, 200));
+}
+
+#[tokio::test]
+async fn two_replicas_hold_one_cap_and_one_hears_of_it_from_the_other() {
+    let url = fresh_database().await;
+    let one = TestGateway::setup().store(Store::Postgres(url.clone())).start().await;
+    let other = TestGateway::setup().store(Store::Postgres(url)).start().await;
+    for gateway in [&one, &other] {
+        gateway.upstream().answer_otherwise(|_| Answer::message(MODEL, "hi", 1_000, 200));
+    }
+    one.cap("alice", 2).await;
+    hears_of_cap(&other, "alice").await;
+    let asking: Vec<_> = (0..40)
+        .map(|number| {
+            let alice = [&one, &other][number % 2].as_user("alice");
+            tokio::spawn(async move { alice.messages(prompt(1_000, 200)).await.status })
+        })
+        .collect();
+    let mut served = 0;
+    for asking in asking {
+        served += usize::from(asking.await.unwrap() == 200);
+    }
+    assert!((3..=4).contains(&served), "{served} were let through");
+    let bob = other.as_user("bob");
+    assert_eq!(bob.messages(small()).await.status, 200);
+    one.cap("bob", 0).await;
+    one.cap("bob", 100).await;
+    one.cap("bob", 0).await;
+    assert_eq!(one.as_user("bob").messages(small()).await.status, 429);
+}
+
+/// Returns once a replica knows of a cap that another has set; it hears of it by notice, or else by asking now and then.
+async fn hears_of_cap(gateway: &TestGateway, sub: &str) {
+    let path = format!("/v1/organizations/spend_limits/effective?period[]=daily&user_ids[]={sub}");
+    let heard = async {
+        while gateway.admin().get(&path).await.json()["data"][0]["amount"].is_null() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), heard).await.expect("the replica never heard of the cap");
 }
 
 /// A gateway whose database the test can stop.

@@ -13,7 +13,7 @@ use wire::usage::Usage;
 use super::account::{Balance, Snapshot, Standing};
 use crate::identity::Principal;
 use crate::spend::period::Keys;
-use crate::spend::table::{self, Rows};
+use crate::spend::table::{self, AccountKey, Rows};
 use crate::spend::{Caps, Money, Period};
 use crate::store::{Store, StoreError, Tx};
 
@@ -21,7 +21,7 @@ use crate::store::{Store, StoreError, Tx};
 #[derive(Debug)]
 pub(in crate::spend) struct Record {
     pub(in crate::spend) id: Uuid,
-    pub(in crate::spend) account: String,
+    pub(in crate::spend) account: Arc<str>,
     pub(in crate::spend) principal: Arc<Principal>,
     pub(in crate::spend) model: Arc<Model>,
     pub(in crate::spend) session_id: Option<String>,
@@ -93,11 +93,11 @@ pub(super) struct Batch {
 pub(super) struct Decisions {
     /// In the order of the asks; `None`: it must wait.
     pub(super) verdicts: Vec<Option<Verdict>>,
-    pub(super) snapshots: Vec<(String, Snapshot)>,
+    pub(super) snapshots: Vec<(Arc<str>, Snapshot)>,
 }
 
 /// Changes to accounts, in the order in which their rows are locked - the same in every replica.
-type Deltas = BTreeMap<(String, String), Balance>;
+type Deltas = BTreeMap<AccountKey, Balance>;
 
 /// The verdicts, and what was granted.
 type Decided = (Vec<Option<Verdict>>, Vec<(Arc<Record>, Money)>);
@@ -204,7 +204,7 @@ impl Work<'_> {
         if settles.is_empty() {
             return Ok(());
         }
-        let rows = Rows::of(settles.iter().map(table::usage_row))?;
+        let rows = Rows::of(settles.iter(), table::write_usage);
         let new: HashSet<String> = table::insert_usage(tx, &rows).await?;
         for settle in settles {
             let id = settle.record.id.to_string();
@@ -220,7 +220,7 @@ impl Work<'_> {
                 delta.settled = delta.settled.plus(charge);
             }
         }
-        let ids = Rows::of(settles.iter().map(|settle| vec![settle.record.id.to_string().into()]))?;
+        let ids = Rows::of_ids(settles.iter().map(|settle| settle.record.id));
         for ended in table::delete_reservations(tx, &ids).await? {
             ended.add_to(deltas, Money::ZERO.minus(ended.amount));
         }
@@ -236,7 +236,10 @@ impl Work<'_> {
         if grows.is_empty() {
             return Ok(());
         }
-        let rows = Rows::of(grows.iter().map(|(id, by)| vec![id.to_string().into(), by.nano().into()]))?;
+        let rows = Rows::of(grows.iter(), |row, (id, by)| {
+            row.id(*id);
+            row.int(by.nano());
+        });
         for grown in table::grow_reservations(tx, &rows).await? {
             let by = grows.get(&grown.id).copied().unwrap_or_default();
             grown.add_to(deltas, by);
@@ -253,10 +256,10 @@ impl Work<'_> {
         if reservations.is_empty() {
             return Ok(());
         }
-        let rows = reservations
-            .iter()
-            .map(|(record, amount)| table::reservation_row(record, *amount, self.replica, self.expires_at));
-        let new = table::insert_reservations(tx, &Rows::of(rows)?).await?;
+        let rows = Rows::of(reservations.iter(), |row, (record, amount)| {
+            table::write_reservation(row, record, *amount, self.replica, self.expires_at);
+        });
+        let new = table::insert_reservations(tx, &rows).await?;
         for (record, amount) in reservations.iter().filter(|(record, _)| new.contains(&record.id.to_string())) {
             for period in Period::ALL {
                 let delta = deltas.entry(row(&record.keys, period, &record.account)).or_default();
@@ -272,7 +275,7 @@ impl Work<'_> {
         let mut waiting: HashSet<&str> = HashSet::new();
         let mut granted = Vec::new();
         let verdicts = asks.iter().map(|ask| {
-            let (account, now) = (ask.record.account.as_str(), ask.record.started_at);
+            let (account, now) = (&*ask.record.account, ask.record.started_at);
             let in_force = self.caps.in_force(&ask.record.principal);
             let snapshot = accounts.snapshot(&ask.record, self.instant);
             if let Some(standing) = snapshot.over(&in_force, now) {
@@ -297,7 +300,7 @@ impl Work<'_> {
 
 #[derive(Debug, Default)]
 struct Accounts {
-    rows: HashMap<(String, String), Balance>,
+    rows: HashMap<AccountKey, Balance>,
 }
 
 impl Accounts {
@@ -306,7 +309,7 @@ impl Accounts {
     async fn lock(tx: &mut Tx, deltas: &Deltas, asks: &[Ask]) -> Result<Self, StoreError> {
         let asked =
             asks.iter().flat_map(|ask| Period::ALL.map(|period| row(&ask.record.keys, period, &ask.record.account)));
-        let wanted: BTreeSet<(String, String)> = deltas.keys().cloned().chain(asked).collect();
+        let wanted: BTreeSet<AccountKey> = deltas.keys().cloned().chain(asked).collect();
         if wanted.is_empty() {
             return Ok(Self::default());
         }
@@ -338,13 +341,13 @@ impl Accounts {
         }
     }
 
-    fn snapshots(&self, asks: &[Ask], read_at: Instant) -> Vec<(String, Snapshot)> {
-        let accounts: HashMap<&str, &Ask> = asks.iter().map(|ask| (ask.record.account.as_str(), ask)).collect();
+    fn snapshots(&self, asks: &[Ask], read_at: Instant) -> Vec<(Arc<str>, Snapshot)> {
+        let accounts: HashMap<&str, &Ask> = asks.iter().map(|ask| (&*ask.record.account, ask)).collect();
         accounts.into_values().map(|ask| (ask.record.account.clone(), self.snapshot(&ask.record, read_at))).collect()
     }
 }
 
 /// The key of an account's row.
-pub(in crate::spend) fn row(keys: &Keys, period: Period, account: &str) -> (String, String) {
-    (keys.key(period).to_owned(), account.to_owned())
+pub(in crate::spend) fn row(keys: &Keys, period: Period, account: &Arc<str>) -> AccountKey {
+    (Arc::clone(keys.key(period)), Arc::clone(account))
 }

@@ -243,6 +243,7 @@ impl Building {
         let relay = otlp::Relay::new(config.telemetry, &egress, clock, tasks).map_err(|error| anyhow!("{error}"))?;
         let readiness = Readiness::new(self.store.clone(), Arc::clone(&self.clock), config.readiness_grace);
 
+        let cut_by = config.cut_streams.then(|| Arc::clone(sign_in.sessions().revoked()));
         let open = oauth::routes(
             sign_in,
             Counters::new(self.store.clone()),
@@ -260,7 +261,7 @@ impl Building {
         let largest = usize::try_from(config.limits.max_request_bytes).unwrap_or(usize::MAX);
         let surfaces = Surfaces {
             open: health::routes(Arc::new(readiness)).merge(open),
-            guarded: http::inference::messages::routes(Arc::new(inference), blocked_message)
+            guarded: http::inference::messages::routes(Arc::new(inference), blocked_message, cut_by)
                 .merge(http::inference::models::routes(Arc::clone(&policies)))
                 .merge(managed::routes(policies, self.audit.clone()))
                 .merge(http::otlp::routes(Arc::new(relay), largest)),

@@ -122,6 +122,7 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
             billing_group_tag,
             lasting: session.lasting,
         },
+        cut_streams: session.cut_streams,
         store,
         readiness_grace,
         admin,

@@ -7,7 +7,7 @@ use control::identity::Lasting;
 use secrecy::SecretString;
 
 use super::read::{Field, Mapping, all};
-use super::reference::{Section, key, later};
+use super::reference::{Section, key};
 
 pub(super) const SECTION: Section = Section {
     path: "session",
@@ -18,13 +18,20 @@ pub(super) const SECTION: Section = Section {
             "text of at least 32 characters, 10 of them different, or a list of such",
             "required",
             "Signs bearers and seals refresh tokens. Of a list the first signs and all verify: to rotate, put the new one \
-             first, wait `ttl_hours`, then drop the old one.",
+             first and drop the old one later: after `ttl_hours` no bearer needs it, but who has not come back since \
+             signs in again.",
         ),
         key("ttl_hours", "number above 0, at most 720", "1", "Life of a bearer; `0.5` is half an hour."),
         key("idle_days", "whole number from 1 to 3650", "30", "A session that is not refreshed for so long ends."),
         key("max_days", "whole number from 1 to 3650", "90", "A session ends after this, however it is used."),
+        key(
+            "cut_streams",
+            "boolean",
+            "false",
+            "Whether an answer that is still streaming is broken off when its session ends; it is charged as far as it came.",
+        ),
     ],
-    later: &[later("cut_streams", "streams cut when their session ends")],
+    later: &[],
 };
 
 /// What `session` says.
@@ -32,6 +39,7 @@ pub(super) struct Session {
     pub(super) secrets: Vec<SecretString>,
     pub(super) ttl: Duration,
     pub(super) lasting: Lasting,
+    pub(super) cut_streams: bool,
 }
 
 const MIN_CHARACTERS: usize = 32;
@@ -49,7 +57,9 @@ pub(super) fn read(session: &Mapping<'_>) -> Option<Session> {
         session.or(key, Duration::from_secs(default * DAY), read)
     };
     let (idle, max) = (days("idle_days", 30), days("max_days", 90));
-    Some(Session { secrets: secrets?, ttl: ttl?, lasting: Lasting { idle: idle?, max: max? } })
+    let cut_streams = session.or("cut_streams", false, Field::flag);
+    let lasting = Lasting { idle: idle?, max: max? };
+    Some(Session { secrets: secrets?, ttl: ttl?, lasting, cut_streams: cut_streams? })
 }
 
 fn read_secrets(field: &Field<'_>) -> Option<Vec<SecretString>> {

@@ -94,6 +94,7 @@ fn a_file_that_uses_every_key_says_what_it_says() {
     assert_eq!(config.session.secrets[0].expose_secret(), SECRET);
     assert_eq!(config.session.ttl, Duration::from_secs(1800));
     assert_eq!(config.session.lasting.idle, Duration::from_secs(7 * 86_400));
+    assert!(config.cut_streams);
     assert_eq!(config.session.lasting.max, Duration::from_secs(28 * 86_400));
     assert_eq!(config.session.issuer, "https://gateway.example.com");
     assert_eq!(config.session.billing_group_tag.as_deref(), Some("team:ai"));

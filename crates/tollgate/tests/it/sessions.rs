@@ -13,6 +13,7 @@ use crate::support::database::{Database, PostgresServer, Store, fresh_database, 
 use crate::support::gateway::{Audit, Caller, Setup, TestGateway};
 use crate::support::http::Reply;
 use crate::support::idp::{Account, RefreshTokens};
+use crate::support::upstream::{Answer, Gate, Step, message_events};
 
 on_both_databases!(
     two_terminals_refresh_at_once_and_a_token_used_later_ends_the_session,
@@ -22,6 +23,7 @@ on_both_databases!(
 );
 
 const DAY: Duration = Duration::from_secs(86_400);
+const MODEL: &str = "claude-sonnet-4-6";
 const MODELS: &str = "/v1/models";
 const SESSIONS: &str = "/v1/organizations/sessions";
 
@@ -178,6 +180,40 @@ async fn a_revocation_reaches_every_replica() {
     assert_eq!(other.audit().next("auth.denied").await["cause"], "revoked");
     assert_eq!(other.refresh(&tokens).await, refused());
     assert_eq!(status(other.with_tokens(&one.sign_in("alice").await)).await, 200, "who signs in again");
+}
+
+#[tokio::test]
+async fn a_stream_of_an_ended_session_runs_to_its_end_unless_streams_are_cut() {
+    for cuts in [false, true] {
+        let cut_streams = json!({ "session": { "cut_streams": cuts } });
+        let gateway = people().config(cut_streams).start().await;
+        let gate = Gate::closed();
+        let events = message_events(MODEL, &["x".repeat(400).as_str()], 1_000, 200);
+        let whole: usize = events.iter().map(|event| event.len()).sum();
+        let mut steps: Vec<Step> = events.into_iter().map(Step::from).collect();
+        steps.insert(4, gate.step());
+        gateway.upstream().answer(Answer::stream(steps));
+        let tokens = gateway.sign_in("alice").await;
+        let request = json!({ "model": MODEL, "max_tokens": 200, "stream": true, "messages": [] });
+        let mut answer = gateway.with_tokens(&tokens).stream(request.to_string()).await.unwrap();
+        let mut seen = 0;
+        while seen < 400 {
+            seen += answer.next().await.unwrap().unwrap().len();
+        }
+        let revoked = gateway.admin().post(&format!("{SESSIONS}/revoke"), r#"{"user_id": "alice"}"#).await;
+        assert_eq!(revoked.json()["ended"], 1);
+        if cuts {
+            let rest = answer.rest().await.expect("the end of a cut stream is told, not torn");
+            let rest = String::from_utf8(rest.to_vec()).unwrap();
+            let last = rest.trim_end().rsplit("\n\n").next().unwrap();
+            assert!(last.contains("authentication_error") && last.contains("the session has ended"), "{last}");
+        } else {
+            gate.open();
+            assert_eq!(seen + answer.rest().await.unwrap().len(), whole);
+        }
+        let event = gateway.audit().next("inference").await;
+        assert_eq!(event["outcome"], if cuts { "cut" } else { "complete" });
+    }
 }
 
 #[tokio::test]

@@ -10,8 +10,8 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::database::{Database, PostgresServer, Store, fresh_database, on_both_databases};
-use crate::support::gateway::{Audit, Caller, Setup, TestGateway};
-use crate::support::http::Reply;
+use crate::support::gateway::{Audit, Caller, Device, Setup, TestGateway};
+use crate::support::http::{Reply, Visitor};
 use crate::support::idp::{Account, RefreshTokens};
 use crate::support::upstream::{Answer, Gate, Step, message_events};
 
@@ -19,6 +19,7 @@ on_both_databases!(
     two_terminals_refresh_at_once_and_a_token_used_later_ends_the_session,
     administrators_see_sessions_and_end_them,
     a_client_signs_out,
+    who_signs_out_at_the_provider_is_signed_out_here,
     sessions_leave_no_rows_after_expiry_and_retention,
 );
 
@@ -123,6 +124,34 @@ async fn a_client_signs_out(database: Database) {
         assert_eq!(gateway.refresh(&tokens).await, refused(), "{kind}");
         assert_eq!(gateway.audit().next("session.end").await["reason"], "signed_out");
     }
+}
+
+async fn who_signs_out_at_the_provider_is_signed_out_here(database: Database) {
+    let gateway = people().on(database).start().await;
+    let other = gateway.sign_in("alice").await;
+    let device = Device::begin(&gateway).await;
+    let mut browser = Visitor::new();
+    browser.sign_in(device.link(), "alice").await;
+    let tokens = device.poll().await.1;
+    assert_eq!(status(gateway.with_tokens(&tokens)).await, 200);
+
+    let question = browser.open(&format!("{}/session/end", gateway.idp().issuer())).await;
+    let mut yes = question.form();
+    yes.fields.push(("logout".to_owned(), "yes".to_owned()));
+    browser.submit(&question, yes).await;
+    let end = gateway.audit().next("session.end").await;
+    assert_eq!((&end["reason"], &end["sub"]), (&json!("idp_logout"), &json!("alice")));
+    assert_eq!(status(gateway.with_tokens(&tokens)).await, 401);
+    assert_eq!(gateway.refresh(&tokens).await, refused());
+    assert_eq!(status(gateway.with_tokens(&other)).await, 200, "another browser's session at the provider");
+
+    let logout =
+        async |token: &str| said(gateway.anyone().form("/oauth/backchannel_logout", &[("logout_token", token)]).await);
+    for token in ["garbage", other["access_token"].as_str().unwrap()] {
+        let (answer, body) = logout(token).await;
+        assert_eq!((answer, &body["error"]), (400, &json!("invalid_request")), "{body}");
+    }
+    assert_eq!(status(gateway.with_tokens(&other)).await, 200);
 }
 
 async fn sessions_leave_no_rows_after_expiry_and_retention(database: Database) {

@@ -57,21 +57,22 @@ impl House {
         let store = Store::open(&crate::store::Config::Sqlite { path }).await.unwrap();
         let clock = Arc::new(TestClock::at(Timestamp::from_second(NOW).unwrap()));
         let written = Written::default();
+        let audit = AuditLog::to(written.clone(), Arc::clone(&clock) as _).unwrap();
         let mut oidc = provider.config();
         rules(&mut oidc);
-        let sign_in = replica(&[SECRET], &oidc, &store, &clock, &written).await;
+        let sign_in = replica(&[SECRET], &oidc, &store, &clock, &audit).await;
         Self { provider, sign_in, clock, store, oidc, written, _directory: directory }
     }
 
     /// The same gateway from now on, under other secrets.
     async fn restarted(self, secrets: &[&str]) -> Self {
-        let sign_in = replica(secrets, &self.oidc, &self.store, &self.clock, &self.written).await;
+        let sign_in = replica(secrets, &self.oidc, &self.store, &self.clock, &self.sign_in.audit).await;
         Self { sign_in, ..self }
     }
 
     /// Another replica.
     async fn beside(&self) -> Arc<SignIn> {
-        replica(&[SECRET], &self.oidc, &self.store, &self.clock, &self.written).await
+        replica(&[SECRET], &self.oidc, &self.store, &self.clock, &self.sign_in.audit).await
     }
 
     async fn begin(&self) -> Begun {
@@ -129,10 +130,9 @@ async fn replica(
     oidc: &OidcConfig,
     store: &Store,
     clock: &Arc<TestClock>,
-    written: &Written,
+    audit: &AuditLog,
 ) -> Arc<SignIn> {
     let ours: Arc<dyn Clock> = Arc::clone(clock) as _;
-    let audit = AuditLog::to(written.clone(), Arc::clone(&ours)).unwrap();
     let session = SessionConfig {
         secrets: secrets.iter().map(|secret| SecretString::from(*secret)).collect(),
         ttl: Duration::from_secs(5400),
@@ -141,7 +141,7 @@ async fn replica(
         lasting: LASTING,
     };
     let config = Config { oidc: oidc.clone(), session, named_groups: Vec::new() };
-    Arc::new(SignIn::open(config, store.clone(), loopback_egress(), audit, ours).await.unwrap())
+    Arc::new(SignIn::open(config, store.clone(), loopback_egress(), audit.clone(), ours).await.unwrap())
 }
 
 async fn refresh_at(sign_in: &Arc<SignIn>, tokens: &Tokens) -> Result<Tokens, RefreshError> {

@@ -5,6 +5,7 @@
 
 mod call;
 mod keys;
+mod logout;
 mod rules;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use super::OidcConfig;
 use crate::clock::Clock;
 use crate::connect::Egress;
 
+pub(super) use self::logout::LogoutError;
 pub(super) use self::rules::Person;
 
 /// One provider, and us as its client.
@@ -72,6 +74,8 @@ pub(super) struct SignedIn {
     pub(super) person: Person,
     /// The provider's refresh token: a new one, or none.
     pub(super) refresh_token: Option<SecretString>,
+    /// The provider's own session (`sid`), which a back-channel logout may name.
+    pub(super) idp_sid: Option<String>,
     /// Names of the claims that were read, for a debug line.
     pub(super) claim_names: String,
 }
@@ -95,6 +99,8 @@ pub(super) enum Fault {
     Grant,
     /// The token or a sign-in rule says no.
     Claims,
+    /// A refresh found another person than the one who signed in.
+    OtherPerson,
 }
 
 impl Failure {
@@ -245,6 +251,7 @@ impl RelyingParty {
             Ok(()) => Ok(SignedIn {
                 person: read.person,
                 refresh_token: refresh_token.map(SecretString::from),
+                idp_sid: read.idp_sid,
                 claim_names: read.claim_names,
             }),
             Err(detail) => Err(Failure { fault: Fault::Claims, detail, who: Some(Box::new(read.person)) }),
@@ -299,13 +306,14 @@ struct Read {
     /// The groups claim was there, if only to say that there are none.
     groups_known: bool,
     email_verified: Option<bool>,
+    idp_sid: Option<String>,
     claim_names: String,
 }
 
 impl Read {
     fn nothing_of(sub: &str) -> Self {
         let person = Person { sub: sub.to_owned(), email: None, name: None, groups: Vec::new() };
-        Self { person, groups_known: false, email_verified: None, claim_names: String::new() }
+        Self { person, groups_known: false, email_verified: None, idp_sid: None, claim_names: String::new() }
     }
 
     fn of_id_token(claims: &Claims, config: &OidcConfig) -> Self {
@@ -313,6 +321,7 @@ impl Read {
             person: rules::person(claims, config),
             groups_known: claims.lookup(&config.groups_claim).is_some(),
             email_verified: claims.email_verified(),
+            idp_sid: claims.string("sid").map(str::to_owned),
             claim_names: claims.names().collect::<Vec<_>>().join(","),
         }
     }
@@ -349,7 +358,7 @@ impl Read {
 }
 
 fn same_person(found: &str, known: &str) -> Result<(), Failure> {
-    if found == known { Ok(()) } else { Err(Failure::new(Fault::Claims, "id_token sub is another person's")) }
+    if found == known { Ok(()) } else { Err(Failure::new(Fault::OtherPerson, "id_token sub is another person's")) }
 }
 
 /// Only `invalid_grant` speaks of the person; every other error is the client's or the provider's own trouble.

@@ -26,6 +26,7 @@ mod browser;
 mod failover;
 mod managed;
 mod messages;
+mod sessions;
 mod shutdown;
 mod sign_in;
 mod spend;

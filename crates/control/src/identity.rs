@@ -28,6 +28,7 @@ pub use chance::NoChance;
 pub use device_grant::{Begun, GRANT_LIFE, POLL_INTERVAL, Pending, UserCode};
 pub use oidc::{ClientAssertion, ClientCredential, DiscoveryError, GoogleGroups, ID_TOKEN_ALGORITHMS, SecretMethod};
 pub use principal::Principal;
+pub use session::register::{Lasting, Sessions};
 pub use session::{BearerError, Bearers, Issued};
 pub use sign_in::SignIn;
 
@@ -85,4 +86,6 @@ pub struct SessionConfig {
     pub issuer: String,
     /// `admin.billing_group_tag`.
     pub billing_group_tag: Option<String>,
+    /// How long sessions last.
+    pub lasting: Lasting,
 }

@@ -61,6 +61,20 @@ impl Counters {
         Ok(Hit::Over { retry_after: Duration::from_millis(left) })
     }
 
+    /// Where `bucket` stands, without a hit: over once a hit would be.
+    ///
+    /// # Errors
+    /// As [`Counters::hit`].
+    pub async fn standing(&self, bucket: &str, limit: RateLimit, now: Timestamp) -> Result<Hit, StoreError> {
+        let now_ms = now.as_millisecond();
+        let counted = table::standing(&self.store, bucket, now_ms).await?;
+        let Some((_, resets_at)) = counted.filter(|(hits, _)| *hits >= i64::from(limit.max)) else {
+            return Ok(Hit::Within);
+        };
+        let left = u64::try_from(resets_at.saturating_sub(now_ms)).unwrap_or(0);
+        Ok(Hit::Over { retry_after: Duration::from_millis(left) })
+    }
+
     /// Removes counters whose window is over; called now and then.
     ///
     /// # Errors
@@ -99,6 +113,18 @@ mod tests {
         let over = Hit::Over { retry_after: Duration::from_secs(1) };
         assert_eq!(counters.hit("a", LIMIT, at(599)).await.unwrap(), over);
         assert_eq!(counters.hit("a", LIMIT, at(600)).await.unwrap(), Hit::Within);
+    }
+
+    #[tokio::test]
+    async fn where_a_bucket_stands_can_be_asked_without_a_hit() {
+        let (_directory, counters) = counters().await;
+        for second in [0, 1, 2] {
+            assert_eq!(counters.standing("a", LIMIT, at(second)).await.unwrap(), Hit::Within);
+            assert_eq!(counters.hit("a", LIMIT, at(second)).await.unwrap(), Hit::Within);
+        }
+        let over = Hit::Over { retry_after: Duration::from_secs(597) };
+        assert_eq!(counters.standing("a", LIMIT, at(3)).await.unwrap(), over);
+        assert_eq!(counters.standing("a", LIMIT, at(600)).await.unwrap(), Hit::Within);
     }
 
     #[tokio::test]

@@ -69,6 +69,9 @@ enum TxInner {
     Sqlite(sqlite::SqliteTx),
 }
 
+/// A statement with its parameters, for those that are sent together.
+pub type Statement<'a> = (&'a str, &'a [Param<'a>]);
+
 /// Whether a commit waits for the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Commit {
@@ -203,6 +206,29 @@ impl Tx {
     /// As [`Tx::execute`].
     pub async fn fetch_optional(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Option<Row>, StoreError> {
         Ok(self.fetch(sql, params).await?.into_iter().next())
+    }
+
+    /// Runs statements that do not depend on each other's answers, in their order and one round trip, and returns the rows of
+    /// each.
+    ///
+    /// # Errors
+    /// As [`Tx::execute`], for the first that fails.
+    pub async fn fetch_all(&mut self, statements: &[Statement<'_>]) -> Result<Vec<Vec<Row>>, StoreError> {
+        match &mut self.inner {
+            TxInner::Postgres(tx) => tx.fetch_all(statements).await,
+            TxInner::Sqlite(tx) => tx.fetch_all(statements).await,
+        }
+    }
+
+    /// Runs statements whose answers nobody asks for, and commits, in one round trip.
+    ///
+    /// # Errors
+    /// As [`Tx::commit`]; when a statement fails, nothing is committed.
+    pub async fn finish(self, statements: &[Statement<'_>]) -> Result<(), StoreError> {
+        match self.inner {
+            TxInner::Postgres(tx) => tx.finish(statements).await,
+            TxInner::Sqlite(tx) => tx.finish(statements).await,
+        }
     }
 
     /// As [`Tx::fetch`], for a `SELECT` whose rows nobody else may change until this transaction ends.

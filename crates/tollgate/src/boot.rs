@@ -213,7 +213,16 @@ impl Building {
         let blocked_message = config.admin.as_ref().and_then(|admin| admin.spend.blocked_message.clone());
         let (ledger, admin) = match config.admin {
             Some(admin) => {
-                let (ledger, surface) = self.money(admin, Prices::new(config.pricing), wall.clone()).await?;
+                let admins = Admins {
+                    keys: admin.keys.clone(),
+                    groups: admin.groups.clone(),
+                    wall: wall.clone(),
+                    counters: Counters::new(self.store.clone()),
+                    failures: config.rate_limits.admin_auth,
+                };
+                let (ledger, caps, report) = self.money(&admin, Prices::new(config.pricing)).await?;
+                let sessions = sign_in.sessions().clone();
+                let surface = admin::routes(Arc::new(admins), caps, report, sessions, self.audit.clone());
                 (Some(ledger), surface)
             }
             None => (None, Router::new()),
@@ -235,6 +244,7 @@ impl Building {
         let relay = otlp::Relay::new(config.telemetry, &egress, clock, tasks).map_err(|error| anyhow!("{error}"))?;
         let readiness = Readiness::new(self.store.clone(), Arc::clone(&self.clock), config.readiness_grace);
 
+        let cut_by = config.cut_streams.then(|| Arc::clone(sign_in.sessions().revoked()));
         let open = oauth::routes(
             sign_in,
             Counters::new(self.store.clone()),
@@ -246,12 +256,13 @@ impl Building {
                 form_action_origins: config.form_action_origins,
                 device_authorization: config.rate_limits.device_authorization,
                 device_verify: config.rate_limits.device_verify,
+                refresh: config.rate_limits.refresh,
             },
         );
         let largest = usize::try_from(config.limits.max_request_bytes).unwrap_or(usize::MAX);
         let surfaces = Surfaces {
             open: health::routes(Arc::new(readiness)).merge(open),
-            guarded: http::inference::messages::routes(Arc::new(inference), blocked_message)
+            guarded: http::inference::messages::routes(Arc::new(inference), blocked_message, cut_by)
                 .merge(http::inference::models::routes(Arc::clone(&policies)))
                 .merge(managed::routes(policies, self.audit.clone()))
                 .merge(http::otlp::routes(Arc::new(relay), largest)),
@@ -280,17 +291,14 @@ impl Building {
         };
         let (store, audit, clock) = (self.store.clone(), self.audit.clone(), Arc::clone(&self.clock));
         let sign_in = SignIn::open(rooms, store, egress, audit, clock).await?;
-        let sign_in = Arc::new(sign_in);
+        let sign_in = Arc::new(sign_in.tracked_by(self.tasks.clone()));
+        let (sessions, stop) = (sign_in.sessions().clone(), self.stop.clone());
+        self.tasks.spawn(async move { stop.run_until_cancelled(sessions.follow()).await });
         self.tasks.spawn(sweep(Arc::clone(&sign_in), self.store.clone(), Arc::clone(&self.clock), self.stop.clone()));
         Ok(sign_in)
     }
 
-    async fn money(
-        &self,
-        config: crate::config::Admin,
-        prices: Prices,
-        wall: Wall,
-    ) -> anyhow::Result<(Ledger, Router)> {
+    async fn money(&self, config: &crate::config::Admin, prices: Prices) -> anyhow::Result<(Ledger, Caps, Report)> {
         let (store, clock) = (self.store.clone(), Arc::clone(&self.clock));
         let caps = Caps::load(store.clone(), Arc::clone(&clock), config.spend.group_mode).await?;
         let (ledger, writer) = Ledger::new(store.clone(), Arc::clone(&clock), caps.clone(), prices, &config.spend);
@@ -298,8 +306,7 @@ impl Building {
         let (follower, stop) = (ledger.clone(), self.stop.clone());
         self.tasks.spawn(async move { stop.run_until_cancelled(follower.follow_caps()).await });
         let report = Report::new(store, caps.clone(), clock);
-        let admins = Admins { keys: config.keys, groups: config.groups, wall };
-        Ok((ledger, admin::routes(Arc::new(admins), caps, report, self.audit.clone())))
+        Ok((ledger, caps, report))
     }
 }
 

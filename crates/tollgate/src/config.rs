@@ -66,6 +66,8 @@ pub struct Config {
     pub form_action_origins: Vec<String>,
     /// Bearers. Their issuer is the origin with the configured port; see [`Config::listening_on`].
     pub session: SessionConfig,
+    /// Whether streams are cut when their session ends.
+    pub cut_streams: bool,
     /// The database.
     pub store: control::store::Config,
     /// How long `/readyz` stays ready after the database stopped answering.

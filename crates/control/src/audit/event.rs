@@ -127,7 +127,7 @@ pub enum Event<'a> {
         /// What went wrong.
         #[serde(skip_serializing_if = "Option::is_none")]
         err: Option<&'a str>,
-        /// Where it went wrong: `token`, `token_endpoint` or `claims`.
+        /// Where it went wrong: `token`, `session`, `token_endpoint` or `claims`.
         #[serde(skip_serializing_if = "Option::is_none")]
         step: Option<&'a str>,
         /// What the client was told: `invalid_grant` or `temporarily_unavailable`.
@@ -136,6 +136,41 @@ pub enum Event<'a> {
         /// The session's id.
         #[serde(skip_serializing_if = "Option::is_none")]
         session: Option<&'a str>,
+    },
+    /// A session ended.
+    #[serde(rename = "session.end")]
+    SessionEnd {
+        /// The session's id.
+        session: &'a str,
+        /// The subject.
+        sub: &'a str,
+        /// The e-mail address, when known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        email: Option<&'a str>,
+        /// `signed_out`, `admin`, `idp_logout`, `idle`, `max_age`, `reuse` or `other_person` (a refresh found somebody
+        /// else at the provider).
+        reason: &'a str,
+        /// The administrator: `admin-key:<id>` or `oidc:<sub>`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        actor: Option<&'a str>,
+        /// Who asked for it; absent when time did it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_ip: Option<&'a str>,
+    },
+    /// A refresh token was used again after its successor had been in use for a minute: one of the two was stolen.
+    #[serde(rename = "session.reuse")]
+    SessionReuse {
+        /// The session's id.
+        session: &'a str,
+        /// The subject.
+        sub: &'a str,
+        /// The e-mail address, when known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        email: Option<&'a str>,
+        /// Who used it again.
+        client_ip: &'a str,
+        /// How many refreshes the session had seen when that token was issued.
+        generation: i64,
     },
     /// A 401 of a bearer endpoint.
     #[serde(rename = "auth.denied")]
@@ -175,7 +210,7 @@ pub enum Event<'a> {
     /// A 401 of the admin API.
     #[serde(rename = "admin.denied")]
     AdminDenied {
-        /// `bearer_rejected`, `invalid_key` or `no_credentials`.
+        /// `bearer_rejected`, `invalid_key`, `no_credentials` or `rate_limited`.
         reason: &'a str,
         /// The request's method.
         method: &'a str,

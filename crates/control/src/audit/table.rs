@@ -12,7 +12,7 @@ pub struct AdminChange<'a> {
     pub at: Timestamp,
     /// `admin-key:<id>` or `oidc:<sub>`.
     pub actor: &'a str,
-    /// `spend_limit.upsert` or `spend_limit.delete`.
+    /// `spend_limit.upsert`, `spend_limit.delete`, `session.end` or `session.revoke`.
     pub action: &'a str,
     /// Id of what was changed.
     pub target: &'a str,

@@ -45,7 +45,7 @@ impl Blocked {
 /// # Errors
 /// When the host is refused.
 pub fn check_literal_host(host: &str, allow_loopback: bool) -> Result<(), Blocked> {
-    let name = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase();
+    let name = host.trim_matches(['[', ']', '.']).to_ascii_lowercase();
     if matches!(name.as_str(), "metadata" | "metadata.google.internal") {
         return Err(Blocked { reason: Reason::Metadata, target: host.to_owned() });
     }

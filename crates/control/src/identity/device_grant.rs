@@ -18,7 +18,7 @@ use super::chance::{self, NoChance};
 use super::seal::{Purpose, SealError, Seals};
 use super::session::hex;
 use super::table::{self, NewGrant, PendingRow};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Tx};
 
 /// Life of both codes.
 pub const GRANT_LIFE: Duration = Duration::from_secs(600);
@@ -69,17 +69,26 @@ pub struct Pending {
 }
 
 /// What a poll finds.
-#[derive(Debug)]
-pub(super) enum Poll<T> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Poll {
     /// Nobody has decided yet.
     Pending,
     /// As pending, and polled too often.
     SlowDown,
-    /// The person or a rule said no; the grant is gone.
-    Denied,
-    /// The content of the approval; the grant is gone.
-    Approved(T),
+    /// There is something to collect.
+    Decided,
     /// Unknown, expired or collected before.
+    Gone,
+}
+
+/// What was decided; the grant is gone.
+#[derive(Debug)]
+pub(super) enum Collected<T> {
+    /// The content of the approval.
+    Approved(T),
+    /// The person or a rule said no.
+    Denied,
+    /// Somebody else collected it.
     Gone,
 }
 
@@ -168,26 +177,34 @@ impl DeviceGrants {
         Ok(if changed { Ok(()) } else { Err(NotPending) })
     }
 
-    /// What the device gets now. A decision is collected at once, however soon after the last poll; only waiting is paced
+    /// How the grant stands. A decision can be collected at once, however soon after the last poll; only waiting is paced
     /// (RFC 8628, section 3.5, calls `slow_down` a variant of `authorization_pending`).
-    pub(super) async fn poll<T: DeserializeOwned>(
-        &self,
-        device_code: &str,
-        now: Timestamp,
-    ) -> Result<Poll<T>, GrantError> {
+    pub(super) async fn poll(&self, device_code: &str, now: Timestamp) -> Result<Poll, StoreError> {
         let id = hash(device_code);
         let now = now.as_millisecond();
-        if let Some(sealed) = table::redeem(&self.store, &id, now).await? {
-            let Some(sealed) = sealed else { return Ok(Poll::Denied) };
-            let content = self.seals.open(Purpose::DeviceGrant, &id, &sealed)?;
-            return Ok(Poll::Approved(content));
-        }
         if table::poll(&self.store, now, &id, now.saturating_sub(ms(POLL_INTERVAL))).await? {
             return Ok(Poll::Pending);
         }
-        // It may have been decided since the first statement: then the next poll collects it.
-        let exists = table::exists(&self.store, &id, now).await?;
-        Ok(if exists { Poll::SlowDown } else { Poll::Gone })
+        Ok(match table::is_decided(&self.store, &id, now).await? {
+            None => Poll::Gone,
+            Some(false) => Poll::SlowDown,
+            Some(true) => Poll::Decided,
+        })
+    }
+
+    /// Takes what was decided, once; it is taken if and only if the transaction stands.
+    pub(super) async fn collect<T: DeserializeOwned>(
+        &self,
+        tx: &mut Tx,
+        device_code: &str,
+        now: Timestamp,
+    ) -> Result<Collected<T>, GrantError> {
+        let id = hash(device_code);
+        Ok(match table::redeem(tx, &id, now.as_millisecond()).await? {
+            None => Collected::Gone,
+            Some(None) => Collected::Denied,
+            Some(Some(sealed)) => Collected::Approved(self.seals.open(Purpose::DeviceGrant, &id, &sealed)?),
+        })
     }
 
     /// Removes expired grants.

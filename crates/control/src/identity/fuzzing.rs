@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::seal::{Purpose, Seals};
-use super::{Bearers, SessionConfig};
+use super::{Bearers, Lasting, SessionConfig};
 
 pub use super::oidc::fuzzing::{claims, signature};
 
@@ -23,6 +23,7 @@ static BEARERS: LazyLock<Bearers> = LazyLock::new(|| {
         ttl: Duration::from_secs(3600),
         issuer: "https://gateway.example".to_owned(),
         billing_group_tag: None,
+        lasting: Lasting { idle: Duration::from_secs(3600), max: Duration::from_secs(3600) },
     })
 });
 

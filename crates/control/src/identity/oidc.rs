@@ -9,6 +9,7 @@ mod directory;
 #[cfg(fuzzing)]
 pub(super) mod fuzzing;
 mod keys;
+mod logout;
 mod overage;
 mod provider;
 mod reading;
@@ -32,7 +33,7 @@ pub use self::provider::DiscoveryError;
 
 use self::call::{CallError, Line};
 use self::directory::Directory;
-use self::keys::KeyError;
+use self::keys::{KeyError, Keys};
 use self::provider::Provider;
 use self::reading::Read;
 use self::rules::Expected;
@@ -40,6 +41,7 @@ use super::OidcConfig;
 use crate::clock::Clock;
 use crate::connect::Egress;
 
+pub(super) use self::logout::LogoutError;
 pub(super) use self::rules::Person;
 
 /// The discovery document is read again this often,
@@ -68,6 +70,8 @@ pub(super) struct SignedIn {
     pub(super) person: Person,
     /// The provider's refresh token: a new one, or none.
     pub(super) refresh_token: Option<SecretString>,
+    /// The provider's own session (`sid`), which a back-channel logout may name.
+    pub(super) idp_sid: Option<String>,
     /// Names of the claims that were read, for a debug line.
     pub(super) claim_names: String,
 }
@@ -91,6 +95,8 @@ pub(super) enum Fault {
     Grant,
     /// The token or a sign-in rule says no.
     Claims,
+    /// A refresh found another person than the one who signed in.
+    OtherPerson,
 }
 
 impl Failure {
@@ -161,6 +167,10 @@ impl RelyingParty {
 
     pub(super) fn client_id(&self) -> &str {
         &self.config.client_id
+    }
+
+    fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.provider.load().keys)
     }
 
     /// Where browsers are sent, such as `https://idp.example`.
@@ -273,6 +283,7 @@ impl RelyingParty {
             Ok(()) => Ok(SignedIn {
                 person: read.person,
                 refresh_token: refresh_token.map(SecretString::from),
+                idp_sid: read.idp_sid,
                 claim_names: read.claim_names,
             }),
             Err(detail) => Err(Failure { fault: Fault::Claims, detail, who: Some(Box::new(read.person)) }),
@@ -280,8 +291,7 @@ impl RelyingParty {
     }
 
     async fn accepted(&self, id_token: &str, nonce: Option<&str>) -> Result<Claims, Failure> {
-        let keys = Arc::clone(&self.provider.load().keys);
-        let claims = keys.verified(id_token).await.map_err(|error| {
+        let claims = self.keys().verified(id_token).await.map_err(|error| {
             let fault = match error {
                 KeyError::NoKey(_) | KeyError::Fetch(_) => Fault::Unavailable,
                 KeyError::Malformed | KeyError::Algorithm(_) | KeyError::Signature => Fault::Claims,
@@ -340,7 +350,7 @@ impl RelyingParty {
 }
 
 fn same_person(found: &str, known: &str) -> Result<(), Failure> {
-    if found == known { Ok(()) } else { Err(Failure::new(Fault::Claims, "id_token sub is another person's")) }
+    if found == known { Ok(()) } else { Err(Failure::new(Fault::OtherPerson, "id_token sub is another person's")) }
 }
 
 /// Only `invalid_grant` speaks of the person; every other error is the client's or the provider's own trouble.

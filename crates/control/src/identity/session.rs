@@ -3,8 +3,15 @@
 //! Verification is on every request's path, so it is one HMAC and one parse, without a JWT library. Knows nothing of the
 //! identity provider's tokens.
 
+pub mod ending;
+pub mod list;
+pub mod register;
+mod revoked;
+mod table;
+
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::{digest, hmac};
 use base64::Engine;
@@ -13,6 +20,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+pub use self::revoked::Revoked;
 use super::{Principal, SessionConfig};
 
 /// `aud` of every bearer.
@@ -32,6 +40,7 @@ pub struct Bearers {
     ttl_seconds: u64,
     billing_group_tag: Option<String>,
     named_groups: Vec<String>,
+    revoked: Arc<Revoked>,
 }
 
 struct Key {
@@ -86,6 +95,9 @@ pub enum BearerError {
     /// `nbf` or `iat` lies ahead.
     #[error("the bearer is not valid yet")]
     NotYetValid,
+    /// Its session has ended, or the person was revoked after it was issued.
+    #[error("the bearer was revoked")]
+    Revoked,
 }
 
 impl BearerError {
@@ -104,6 +116,7 @@ impl BearerError {
             Self::NoExpiry => "no_expiry",
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
+            Self::Revoked => "revoked",
         }
     }
 }
@@ -184,6 +197,7 @@ impl Bearers {
             ttl_seconds: config.ttl.as_secs().max(1),
             billing_group_tag: config.billing_group_tag,
             named_groups: Vec::new(),
+            revoked: Arc::default(),
         }
     }
 
@@ -191,6 +205,12 @@ impl Bearers {
     #[must_use]
     pub fn keeping_groups(self, named_groups: Vec<String>) -> Self {
         Self { named_groups, ..self }
+    }
+
+    /// Refuses what is revoked there.
+    #[must_use]
+    pub fn heeding(self, revoked: Arc<Revoked>) -> Self {
+        Self { revoked, ..self }
     }
 
     /// Life of a bearer in seconds.
@@ -288,8 +308,12 @@ impl Bearers {
         if begins_later || minted_later {
             return Err(BearerError::NotYetValid);
         }
+        let sub = claims.sub.filter(|sub| !sub.is_empty()).ok_or(BearerError::NoSubject)?;
+        if self.revoked.covers_bearer(claims.sid.as_deref(), &sub, claims.iat.map(|iat| iat.0)) {
+            return Err(BearerError::Revoked);
+        }
         Ok(Principal {
-            sub: claims.sub.filter(|sub| !sub.is_empty()).ok_or(BearerError::NoSubject)?,
+            sub,
             email: claims.email,
             name: claims.name,
             groups: claims.groups.unwrap_or_default(),

@@ -5,9 +5,12 @@
 //! 3. [`SignIn::confirm`] or [`SignIn::deny`]: the person decides; a yes sends the browser to the provider, bound to it by
 //!    a cookie. 4. [`SignIn::returned`] and [`SignIn::complete`]: the browser is back, the grant is approved or denied.
 //! 5. [`SignIn::redeem`]: the device collects. 6. [`SignIn::refresh`]: as long as the provider agrees.
+//! 7. [`SignIn::revoke`] or [`SignIn::backchannel_logout`]: it is over.
 //!
 //! Says what happened to the audit; knows nothing of routes, pages or cookies' names.
 
+mod logout;
+mod refresh;
 mod state;
 mod tokens;
 
@@ -15,14 +18,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use secrecy::SecretString;
+use tokio_util::task::TaskTracker;
 
+pub use self::logout::Logout;
+use self::refresh::Flights;
+pub use self::refresh::{Presented, RefreshError};
 use self::state::LoginState;
-pub use self::tokens::{Redemption, RefreshError, Tokens};
+pub use self::tokens::{Redemption, Tokens};
 use super::chance::NoChance;
 use super::device_grant::{Begun, DeviceGrants, GrantError, NotPending, Pending, UserCode};
 use super::oidc::{DiscoveryError, Failure, Fault, RelyingParty, SignedIn};
 use super::seal::{Purpose, SealError, Seals};
 use super::session::Bearers;
+use super::session::register::Sessions;
 use super::{OidcConfig, SessionConfig};
 use crate::audit::{AuditLog, Event};
 use crate::clock::Clock;
@@ -44,7 +52,12 @@ pub struct Config {
 #[derive(Debug)]
 pub struct SignIn {
     provider: RelyingParty,
+    store: Store,
     grants: DeviceGrants,
+    sessions: Sessions,
+    /// Refreshes, which outlive their requests.
+    flights: Flights,
+    tasks: TaskTracker,
     seals: Arc<Seals>,
     bearers: Arc<Bearers>,
     audit: AuditLog,
@@ -170,8 +183,34 @@ impl SignIn {
         let seals = Arc::new(Seals::new(&config.session.secrets)?);
         let origin = config.session.issuer.clone();
         let provider = RelyingParty::discover(config.oidc, &origin, egress, Arc::clone(&clock)).await?;
-        let bearers = Arc::new(Bearers::new(config.session).keeping_groups(config.named_groups));
-        Ok(Self { provider, grants: DeviceGrants::new(store, Arc::clone(&seals)), seals, bearers, audit, clock })
+        let lasting = config.session.lasting;
+        let sessions = Sessions::open(store.clone(), Arc::clone(&clock), audit.clone(), lasting).await?;
+        let bearers = Bearers::new(config.session).keeping_groups(config.named_groups);
+        let bearers = Arc::new(bearers.heeding(Arc::clone(sessions.revoked())));
+        Ok(Self {
+            provider,
+            grants: DeviceGrants::new(store.clone(), Arc::clone(&seals)),
+            store,
+            sessions,
+            flights: Flights::default(),
+            tasks: TaskTracker::new(),
+            seals,
+            bearers,
+            audit,
+            clock,
+        })
+    }
+
+    /// Puts the tasks that outlive their requests where the shutdown waits for them.
+    #[must_use]
+    pub fn tracked_by(self, tasks: TaskTracker) -> Self {
+        Self { tasks, ..self }
+    }
+
+    /// The register of what is signed in.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     /// What verifies the bearers that this sign-in issues.
@@ -302,13 +341,15 @@ impl SignIn {
         }
     }
 
-    /// Removes expired grants, and reads the provider's discovery document again once a day; called now and then.
+    /// Removes expired grants, ends overdue sessions and removes those that ended long ago, and reads the provider's discovery
+    /// document again once a day; called now and then.
     ///
     /// # Errors
     /// When the store gives no answer.
     pub async fn sweep(&self) -> Result<u64, SignInError> {
         self.provider.keep_current().await;
-        Ok(self.grants.sweep(self.clock.now()).await?)
+        let grants = self.grants.sweep(self.clock.now()).await?;
+        Ok(grants + self.sessions.sweep().await?)
     }
 
     async fn waiting(&self, code: Option<&UserCode>, asker: Asker<'_>) -> Result<Option<Pending>, SignInError> {
@@ -340,7 +381,7 @@ impl SignIn {
     }
 
     async fn approve(&self, grant: Pending, signed_in: SignedIn, asker: Asker<'_>) -> Result<Completion, SignInError> {
-        let session = tokens::Session::begin(signed_in, grant.surface.clone(), self.clock.now())?;
+        let session = tokens::Session::begin(signed_in, &grant, self.clock.now())?;
         let (flow, surface) = (grant.flow.clone(), grant.surface.clone());
         let approved = self.grants.approve(grant, &session, self.clock.now()).await?;
         if approved == Err(NotPending) {

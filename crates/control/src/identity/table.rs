@@ -1,7 +1,7 @@
 //! Table `device_grants`. Every change checks the state it changes in the same statement, so two replicas cannot both
 //! succeed.
 
-use crate::store::{Param, Row, Store, StoreError};
+use crate::store::{Param, Row, Store, StoreError, Tx};
 
 const INSERT: &str =
     "INSERT INTO device_grants (code_hash, user_code, flow, state, surface, client_ip, created_at, expires_at)
@@ -26,7 +26,7 @@ const REDEEM: &str = "DELETE FROM device_grants WHERE code_hash = $1 AND state <
 const POLL: &str = "UPDATE device_grants SET polled_at = $1
     WHERE code_hash = $2 AND state = 'pending' AND expires_at > $1 AND (polled_at IS NULL OR polled_at <= $3)";
 
-const EXISTS: &str = "SELECT 1 FROM device_grants WHERE code_hash = $1 AND expires_at > $2";
+const STATE: &str = "SELECT state FROM device_grants WHERE code_hash = $1 AND expires_at > $2";
 
 const SWEEP: &str = "DELETE FROM device_grants WHERE expires_at <= $1";
 
@@ -95,8 +95,8 @@ pub(super) async fn deny(store: &Store, code_hash: &str, now: i64) -> Result<boo
 }
 
 /// A decided grant's content; inside, `None` when it was denied.
-pub(super) async fn redeem(store: &Store, code_hash: &str, now: i64) -> Result<Option<Option<String>>, StoreError> {
-    let row = store.fetch_optional(REDEEM, &[code_hash.into(), now.into()]).await?;
+pub(super) async fn redeem(tx: &mut Tx, code_hash: &str, now: i64) -> Result<Option<Option<String>>, StoreError> {
+    let row = tx.fetch_optional(REDEEM, &[code_hash.into(), now.into()]).await?;
     row.map(|row| Ok(row.text_or_null(0)?.map(str::to_owned))).transpose()
 }
 
@@ -105,8 +105,10 @@ pub(super) async fn poll(store: &Store, now: i64, code_hash: &str, last_poll: i6
     Ok(store.execute(POLL, &[now.into(), code_hash.into(), last_poll.into()]).await? == 1)
 }
 
-pub(super) async fn exists(store: &Store, code_hash: &str, now: i64) -> Result<bool, StoreError> {
-    Ok(store.fetch_optional(EXISTS, &[code_hash.into(), now.into()]).await?.is_some())
+/// Whether the grant is decided; `None` when there is none.
+pub(super) async fn is_decided(store: &Store, code_hash: &str, now: i64) -> Result<Option<bool>, StoreError> {
+    let row = store.fetch_optional(STATE, &[code_hash.into(), now.into()]).await?;
+    row.map(|row| Ok(row.text(0)? != "pending")).transpose()
 }
 
 pub(super) async fn sweep(store: &Store, now: i64) -> Result<u64, StoreError> {

@@ -290,9 +290,8 @@ impl Caps {
         if revision == self.copy.load().revision { Ok(()) } else { self.refresh().await }
     }
 
-    /// As [`Caps::refresh_if_changed`], inside the transaction that is about to decide.
-    pub(super) async fn refresh_in_if_changed(&self, tx: &mut Tx) -> Result<(), StoreError> {
-        let revision = table::revision_in(tx, TOPIC).await?;
+    /// Reads everything again, inside the transaction that is about to decide, unless the copy is of this revision.
+    pub(super) async fn refresh_in_unless(&self, tx: &mut Tx, revision: i64) -> Result<(), StoreError> {
         if revision == self.copy.load().revision { Ok(()) } else { self.refresh_in(tx).await }
     }
 

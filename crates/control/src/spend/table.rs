@@ -17,7 +17,7 @@ use super::period::Keys;
 use super::report::Order;
 use super::{Money, Period};
 use crate::identity::Principal;
-use crate::store::{Param, Row, Store, StoreError, Tx};
+use crate::store::{Param, Row, Statement, Store, StoreError, Tx};
 
 /// The name of a period and the account of its payer: the key of an account's row.
 pub(super) type AccountKey = (Arc<str>, Arc<str>);
@@ -55,6 +55,10 @@ impl Rows {
 
     fn param(&self) -> [Param<'_>; 1] {
         [Param::Text(&self.0)]
+    }
+
+    fn param_unless_empty(&self) -> Option<[Param<'_>; 1]> {
+        (self.0 != "[]").then(|| self.param())
     }
 }
 
@@ -180,14 +184,26 @@ const CHANGE_ACCOUNTS: &str = "
     ON CONFLICT (period, id) DO UPDATE
     SET settled = account.settled + excluded.settled, reserved = account.reserved + excluded.reserved";
 
-/// Adds to rows, and creates the missing ones.
-pub(super) async fn change_accounts(tx: &mut Tx, deltas: &BTreeMap<AccountKey, Balance>) -> Result<(), StoreError> {
-    let rows = Rows::of(deltas.iter(), |row, (key, delta)| {
+fn rows_of_deltas(deltas: &BTreeMap<AccountKey, Balance>) -> Rows {
+    Rows::of(deltas.iter(), |row, (key, delta)| {
         write_key(row, key);
         row.int(delta.settled.nano());
         row.int(delta.reserved.nano());
-    });
-    tx.execute(CHANGE_ACCOUNTS, &rows.param()).await.map(|_| ())
+    })
+}
+
+/// Inserts new reservations, adds to accounts (creating the missing ones), and commits.
+pub(super) async fn finish(
+    tx: Tx,
+    reservations: Rows,
+    deltas: &BTreeMap<AccountKey, Balance>,
+) -> Result<(), StoreError> {
+    let changes = rows_of_deltas(deltas);
+    let (reservations, changes) = (reservations.param_unless_empty(), changes.param_unless_empty());
+    let insert = reservations.as_ref().map(|rows| (INSERT_RESERVATIONS, &rows[..]));
+    let change = changes.as_ref().map(|rows| (CHANGE_ACCOUNTS, &rows[..]));
+    let statements: Vec<Statement<'_>> = insert.into_iter().chain(change).collect();
+    tx.finish(&statements).await
 }
 
 const READ_ACCOUNT: &str = "SELECT period, settled, reserved FROM account WHERE id = $1 AND period IN ($2, $3, $4)";
@@ -338,10 +354,7 @@ pub(super) async fn sweep_expired(store: &Store, before: Timestamp, replica: &st
             settled += 1;
         }
     }
-    if !deltas.is_empty() {
-        change_accounts(&mut tx, &deltas).await?;
-    }
-    tx.commit().await?;
+    finish(tx, Rows::of_ids(std::iter::empty()), &deltas).await?;
     Ok(settled)
 }
 
@@ -388,9 +401,32 @@ pub(super) fn write_usage(row: &mut RowWriter<'_>, settle: &Settle) {
     row.periods(&record.keys);
 }
 
-/// Gives the ids that were not there before.
-pub(super) async fn insert_usage(tx: &mut Tx, rows: &Rows) -> Result<HashSet<String>, StoreError> {
-    ids(&tx.fetch(INSERT_USAGE, &rows.param()).await?)
+/// What recording settlements has told.
+#[derive(Debug)]
+pub(super) struct Settled {
+    /// Ids that were not settled before.
+    pub(super) new: HashSet<String>,
+    /// Reservations that ended.
+    pub(super) ended: Vec<Found>,
+    /// The revision of the caps.
+    pub(super) caps_revision: i64,
+}
+
+/// Writes usage, ends reservations, and looks whether caps have changed, in one round trip.
+pub(super) async fn settle(tx: &mut Tx, settles: &[Settle]) -> Result<Settled, StoreError> {
+    let rows = Rows::of(settles.iter(), write_usage);
+    let ended = Rows::of_ids(settles.iter().map(|settle| settle.record.id));
+    let (usage, ended, name) = (rows.param(), ended.param(), [Param::Text(super::cap::TOPIC)]);
+    let revision: Statement<'_> = (REVISION, &name);
+    let statements = [revision, (INSERT_USAGE, &usage), (DELETE_RESERVATIONS, &ended)];
+    let wanted = if settles.is_empty() { &statements[..1] } else { &statements[..] };
+    let mut answers = tx.fetch_all(wanted).await?.into_iter();
+    let mut next = || answers.next().unwrap_or_default();
+    Ok(Settled {
+        caps_revision: next().first().map_or(Ok(0), |row| row.int(0))?,
+        new: ids(&next())?,
+        ended: next().iter().map(Found::read).collect::<Result<_, _>>()?,
+    })
 }
 
 /// `upstream IS NULL`: only the sweeper writes an estimate without one, and only that is replaced.

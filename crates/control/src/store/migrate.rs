@@ -22,7 +22,7 @@ macro_rules! steps {
     };
 }
 
-const STEPS: &[Step] = steps![(1, "0001_identity_create"), (2, "0002_spend_create")];
+const STEPS: &[Step] = steps![(1, "0001_identity_create"), (2, "0002_spend_create"), (3, "0003_session_create")];
 
 /// Applies what is missing.
 pub(super) async fn postgres(client: &mut Client) -> Result<(), StoreError> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod};
-use futures_util::future::poll_fn;
+use futures_util::future::{poll_fn, try_join, try_join_all, try_join3};
 use secrecy::ExposeSecret as _;
 use tokio::time::timeout;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
@@ -14,7 +14,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 
 use super::row::Value;
 use super::tls::Tls;
-use super::{Commit, Param, PostgresConfig, Row, STATEMENT_BUDGET, StoreError, migrate};
+use super::{Commit, Param, PostgresConfig, Row, STATEMENT_BUDGET, Statement, StoreError, migrate};
 
 /// Attempts to reach the database at boot, and the pause between them.
 const BOOT_ATTEMPTS: u32 = 3;
@@ -41,6 +41,8 @@ struct Server {
 pub(super) struct PostgresTx {
     // `None` only once committed.
     client: Option<Box<Object>>,
+    /// What begins it; sent with the first statement.
+    begin: Option<&'static str>,
 }
 
 impl Postgres {
@@ -93,8 +95,7 @@ impl Postgres {
             // One round trip for both.
             Commit::Lazy => "BEGIN; SET LOCAL synchronous_commit TO off",
         };
-        within_budget(client.batch_execute(begin)).await?;
-        Ok(PostgresTx { client: Some(Box::new(client)) })
+        Ok(PostgresTx { client: Some(Box::new(client)), begin: Some(begin) })
     }
 
     /// Calls `on_change` with every topic that a replica notifies, and with `None` after each (re)connection, when
@@ -134,17 +135,51 @@ impl Postgres {
 
 impl PostgresTx {
     pub(super) async fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<u64, StoreError> {
-        execute(self.open()?, sql, params).await
+        let begin = self.begin.take();
+        let client = self.open()?;
+        within_budget(async {
+            let statement = client.prepare_cached(sql).await?;
+            let params = bind(params);
+            // Polled in this order, and so sent in this order, without waiting in between.
+            let (_, touched) = try_join(begun(client, begin), client.execute(&statement, &params)).await?;
+            Ok(touched)
+        })
+        .await
     }
 
     pub(super) async fn fetch(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
-        fetch(self.open()?, sql, params).await
+        Ok(self.fetch_all(&[(sql, params)]).await?.pop().unwrap_or_default())
     }
 
-    pub(super) async fn commit(mut self) -> Result<(), StoreError> {
-        within_budget(self.open()?.batch_execute("COMMIT")).await?;
+    pub(super) async fn fetch_all(&mut self, statements: &[Statement<'_>]) -> Result<Vec<Vec<Row>>, StoreError> {
+        let begin = self.begin.take();
+        let client = self.open()?;
+        let answers = within_budget(async {
+            let prepared = prepare(client, statements).await?;
+            let queries = try_join_all(prepared.iter().map(|(statement, params)| client.query(statement, params)));
+            let (_, answers) = try_join(begun(client, begin), queries).await?;
+            Ok(answers)
+        })
+        .await?;
+        answers.iter().map(|rows| rows.iter().map(read).collect()).collect()
+    }
+
+    pub(super) async fn finish(mut self, statements: &[Statement<'_>]) -> Result<(), StoreError> {
+        let begin = self.begin.take();
+        let client = self.open()?;
+        within_budget(async {
+            let prepared = prepare(client, statements).await?;
+            let queries = try_join_all(prepared.iter().map(|(statement, params)| client.execute(statement, params)));
+            // A commit after a failure is a rollback: the failure is what is returned.
+            try_join3(begun(client, begin), queries, client.batch_execute("COMMIT")).await
+        })
+        .await?;
         self.client = None;
         Ok(())
+    }
+
+    pub(super) async fn commit(self) -> Result<(), StoreError> {
+        self.finish(&[]).await
     }
 
     fn open(&self) -> Result<&Object, StoreError> {
@@ -237,6 +272,27 @@ where
         ended = messages => ended,
         ended = subscribe => ended,
     }
+}
+
+/// Sends what begins a transaction, if it has not begun.
+async fn begun(client: &Object, begin: Option<&str>) -> Result<(), tokio_postgres::Error> {
+    match begin {
+        Some(begin) => client.batch_execute(begin).await,
+        None => Ok(()),
+    }
+}
+
+type Prepared<'a> = (tokio_postgres::Statement, Vec<&'a (dyn ToSql + Sync)>);
+
+async fn prepare<'a>(
+    client: &Object,
+    statements: &'a [Statement<'a>],
+) -> Result<Vec<Prepared<'a>>, tokio_postgres::Error> {
+    let mut prepared = Vec::with_capacity(statements.len());
+    for (sql, params) in statements {
+        prepared.push((client.prepare_cached(sql).await?, bind(params)));
+    }
+    Ok(prepared)
 }
 
 async fn execute(client: &Object, sql: &str, params: &[Param<'_>]) -> Result<u64, StoreError> {

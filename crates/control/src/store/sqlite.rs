@@ -11,7 +11,7 @@ use rusqlite::{Connection, ToSql, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::row::Value;
-use super::{Commit, Param, Row, STATEMENT_BUDGET, StoreError, migrate};
+use super::{Commit, Param, Row, STATEMENT_BUDGET, Statement, StoreError, migrate};
 
 /// A handle on the database thread.
 #[derive(Debug, Clone)]
@@ -25,9 +25,14 @@ pub(super) struct SqliteTx {
     statements: Sender<InTx>,
 }
 
-struct Statement {
+/// A statement in SQLite's words, with its parameters.
+struct Prepared {
     sql: String,
     params: Vec<Value>,
+}
+
+struct Task {
+    statement: Prepared,
     reply: oneshot::Sender<Result<Answer, StoreError>>,
 }
 
@@ -37,13 +42,14 @@ struct Answer {
 }
 
 enum Job {
-    Run(Statement),
+    Run(Task),
     Begin(Commit, Receiver<InTx>, oneshot::Sender<Result<(), StoreError>>),
 }
 
 enum InTx {
-    Run(Statement),
-    Commit(oneshot::Sender<Result<(), StoreError>>),
+    Run(Task),
+    RunAll(Vec<Prepared>, oneshot::Sender<Result<Vec<Answer>, StoreError>>),
+    Finish(Vec<Prepared>, oneshot::Sender<Result<(), StoreError>>),
 }
 
 impl Sqlite {
@@ -105,18 +111,35 @@ impl SqliteTx {
         within_budget(answer).await
     }
 
-    pub(super) async fn commit(self) -> Result<(), StoreError> {
+    pub(super) async fn fetch_all(&mut self, statements: &[Statement<'_>]) -> Result<Vec<Vec<Row>>, StoreError> {
+        let (reply, answers) = oneshot::channel();
+        self.statements.send(InTx::RunAll(prepare_all(statements), reply)).map_err(|_| gone())?;
+        Ok(within_budget(answers).await?.into_iter().map(|answer| answer.rows).collect())
+    }
+
+    pub(super) async fn finish(self, statements: &[Statement<'_>]) -> Result<(), StoreError> {
         let (reply, committed) = oneshot::channel();
-        self.statements.send(InTx::Commit(reply)).map_err(|_| gone())?;
+        self.statements.send(InTx::Finish(prepare_all(statements), reply)).map_err(|_| gone())?;
         within_budget(committed).await
+    }
+
+    pub(super) async fn commit(self) -> Result<(), StoreError> {
+        self.finish(&[]).await
     }
 }
 
-fn statement(sql: &str, params: &[Param<'_>]) -> (Statement, oneshot::Receiver<Result<Answer, StoreError>>) {
-    let (reply, answer) = oneshot::channel();
-    let params = params.iter().map(|param| Value::from(*param)).collect();
+fn prepare_all(statements: &[Statement<'_>]) -> Vec<Prepared> {
+    statements.iter().map(|(sql, params)| prepare(sql, params)).collect()
+}
+
+fn prepare(sql: &str, params: &[Param<'_>]) -> Prepared {
     // PostgreSQL numbers `$2` two, SQLite whatever comes second; `?2` is two on both sides of that.
-    (Statement { sql: sql.replace('$', "?"), params, reply }, answer)
+    Prepared { sql: sql.replace('$', "?"), params: params.iter().map(|param| Value::from(*param)).collect() }
+}
+
+fn statement(sql: &str, params: &[Param<'_>]) -> (Task, oneshot::Receiver<Result<Answer, StoreError>>) {
+    let (reply, answer) = oneshot::channel();
+    (Task { statement: prepare(sql, params), reply }, answer)
 }
 
 async fn within_budget<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
@@ -168,7 +191,7 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
 fn serve(mut connection: Connection, inbox: &Receiver<Job>) {
     while let Ok(job) = inbox.recv() {
         match job {
-            Job::Run(statement) => run(&connection, statement),
+            Job::Run(task) => run(&connection, task),
             Job::Begin(Commit::Durable, statements, begun) => transaction(&mut connection, &statements, begun),
             Job::Begin(Commit::Lazy, statements, begun) => {
                 // The commit is in the log, which is written to disk with the next durable one. A pragma fails only on
@@ -196,22 +219,29 @@ fn transaction(
     // Ends when the owner drops its handle: the transaction is then rolled back by its own drop.
     while let Ok(step) = statements.recv() {
         match step {
-            InTx::Run(statement) => run(&tx, statement),
-            InTx::Commit(reply) => return drop(reply.send(tx.commit().map_err(|error| refused(&error)))),
+            InTx::Run(task) => run(&tx, task),
+            InTx::RunAll(statements, reply) => {
+                let answers = statements.iter().map(|statement| answer(&tx, statement)).collect::<Result<_, _>>();
+                drop(reply.send(answers.map_err(|error| refused(&error))));
+            }
+            InTx::Finish(statements, reply) => {
+                let all = statements.iter().try_for_each(|statement| answer(&tx, statement).map(|_| ()));
+                return drop(reply.send(all.and_then(|()| tx.commit()).map_err(|error| refused(&error))));
+            }
         }
     }
 }
 
-fn run(connection: &Connection, statement: Statement) {
+fn run(connection: &Connection, task: Task) {
     // A caller that has given up must not have its statement run behind its back.
-    if statement.reply.is_closed() {
+    if task.reply.is_closed() {
         return;
     }
-    let answer = answer(connection, &statement).map_err(|error| refused(&error));
-    drop(statement.reply.send(answer));
+    let answer = answer(connection, &task.statement).map_err(|error| refused(&error));
+    drop(task.reply.send(answer));
 }
 
-fn answer(connection: &Connection, statement: &Statement) -> rusqlite::Result<Answer> {
+fn answer(connection: &Connection, statement: &Prepared) -> rusqlite::Result<Answer> {
     let mut prepared = connection.prepare_cached(&statement.sql)?;
     let columns = prepared.column_count();
     let params = rusqlite::params_from_iter(&statement.params);

@@ -1,5 +1,6 @@
 //! The third phase: the answer goes to the client as it comes, byte for byte, while the meter listens beside it.
 
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -25,6 +26,7 @@ pin_project! {
         body: Option<AnswerBody>,
         #[pin]
         cut: WaitForCancellationFutureOwned,
+        ended: Option<Ended>,
         witness: Witness,
     }
 
@@ -45,7 +47,13 @@ pub enum Interrupted {
     /// The gateway is stopping, and the time to drain is over.
     #[error("the gateway is shutting down")]
     Stopping,
+    /// The caller's session has ended.
+    #[error("the session has ended")]
+    SessionEnded,
 }
+
+/// Comes when the caller's session has ended.
+struct Ended(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 /// What goes on beside the bytes.
 #[derive(Debug)]
@@ -91,8 +99,24 @@ pub(super) fn relay(mut tab: Tab, answered: Answered) -> Answer {
         body: Relay {
             body: Some(answer.into_body()),
             cut: tab.inference().cut.clone().cancelled_owned(),
+            ended: None,
             witness: Witness { tab, listener, events },
         },
+    }
+}
+
+impl fmt::Debug for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ended")
+    }
+}
+
+impl Relay {
+    /// The same, broken off when `ended` comes.
+    #[must_use]
+    pub fn until(mut self, ended: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.ended = Some(Ended(Box::pin(ended)));
+        self
     }
 }
 
@@ -106,9 +130,13 @@ impl Body for Relay {
         loop {
             let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
                 // Only who has nothing to pass on asks whether there is time left.
-                ready!(this.cut.as_mut().poll(cx));
+                let has_ended = this.ended.as_mut().is_some_and(|ended| ended.0.as_mut().poll(cx).is_ready());
+                if !has_ended {
+                    ready!(this.cut.as_mut().poll(cx));
+                }
                 *this.body = None;
-                return Poll::Ready(Some(this.witness.cut_off()));
+                let why = if has_ended { Interrupted::SessionEnded } else { Interrupted::Stopping };
+                return Poll::Ready(Some(this.witness.cut_off(why)));
             };
             match frame {
                 Some(Ok(frame)) => {
@@ -152,14 +180,17 @@ impl Witness {
         }
     }
 
-    /// The time to drain is over: the upstream is let go, and the client is told where that is possible (R38).
-    fn cut_off(&mut self) -> Result<Frame<Bytes>, Interrupted> {
+    /// There is no time left: the upstream is let go, and the client is told where that is possible (R38).
+    fn cut_off(&mut self, why: Interrupted) -> Result<Frame<Bytes>, Interrupted> {
         self.conclude(Some(Outcome::Cut));
         if !self.events.as_ref().is_some_and(Events::is_between) {
-            return Err(Interrupted::Stopping);
+            return Err(why);
         }
-        let text = Failure::Stopping.to_string();
-        let envelope = Envelope::new(ErrorType::Overloaded, &text).request_id(&self.tab.facts().request_id).to_bytes();
+        let (kind, text) = match why {
+            Interrupted::SessionEnded => (ErrorType::Authentication, why.to_string()),
+            Interrupted::Stopping | Interrupted::Upstream(_) => (ErrorType::Overloaded, Failure::Stopping.to_string()),
+        };
+        let envelope = Envelope::new(kind, &text).request_id(&self.tab.facts().request_id).to_bytes();
         Ok(Frame::data([b"event: error\ndata: ", &envelope[..], b"\n\n"].concat().into()))
     }
 

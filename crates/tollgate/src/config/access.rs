@@ -29,13 +29,17 @@ pub struct Limits {
     pub max_url_length: Option<usize>,
 }
 
-/// The `rate_limits:` section: each for one client address.
+/// The `rate_limits:` section: each for one client address, but for refreshes.
 #[derive(Debug, Clone, Copy)]
 pub struct RateLimits {
     /// `POST /oauth/device_authorization`.
     pub device_authorization: RateLimit,
     /// `POST /device` and `POST /device/deny`.
     pub device_verify: RateLimit,
+    /// Refreshes, for one session.
+    pub refresh: RateLimit,
+    /// Credentials that the admin API refused.
+    pub admin_auth: RateLimit,
 }
 
 pub(super) const ACCESS_CONTROL: Section = Section {
@@ -69,16 +73,23 @@ pub(super) const LIMITS: Section = Section {
 
 pub(super) const RATE_LIMITS: Section = Section {
     path: "rate_limits",
-    about: "How often one client address may ask, counted over all replicas.",
+    about: "How often one client address, or one session, may ask, counted over all replicas.",
     keys: &[
         key("device_authorization", "mapping", "30 in 600 s", "Sign-ins started."),
         key("device_verify", "mapping", "10 in 600 s", "Codes submitted."),
+        key("refresh", "mapping", "60 in 600 s", "Refreshes of one session."),
+        key(
+            "admin_auth",
+            "mapping",
+            "30 in 600 s",
+            "Wrong keys and bearers sent to the admin API; past it, the address waits whatever it sends.",
+        ),
     ],
-    later: &[later("refresh", "refreshes of one session"), later("admin_auth", "failed admin keys from one address")],
+    later: &[],
 };
 
 pub(super) const RATE_LIMIT: Section = Section {
-    path: "rate_limits.device_authorization, rate_limits.device_verify",
+    path: "rate_limits.device_authorization, rate_limits.device_verify, rate_limits.refresh, rate_limits.admin_auth",
     about: "A window begins with its first hit.",
     keys: &[
         key("max", "whole number above 0", "as above", "Hits in a window."),
@@ -115,8 +126,8 @@ pub(super) fn read_limits(field: &Field<'_>) -> Option<Limits> {
 
 impl Default for RateLimits {
     fn default() -> Self {
-        let window = Duration::from_secs(600);
-        Self { device_authorization: RateLimit { max: 30, window }, device_verify: RateLimit { max: 10, window } }
+        let limit = |max| RateLimit { max, window: Duration::from_secs(600) };
+        Self { device_authorization: limit(30), device_verify: limit(10), refresh: limit(60), admin_auth: limit(30) }
     }
 }
 
@@ -126,7 +137,14 @@ pub(super) fn read_rate_limits(field: &Field<'_>) -> Option<RateLimits> {
     let read = |key, default| limits.or(key, default, |field| read_rate_limit(&field.mapping(&RATE_LIMIT)?, default));
     let device_authorization = read("device_authorization", default.device_authorization);
     let device_verify = read("device_verify", default.device_verify);
-    Some(RateLimits { device_authorization: device_authorization?, device_verify: device_verify? })
+    let refresh = read("refresh", default.refresh);
+    let admin_auth = read("admin_auth", default.admin_auth);
+    Some(RateLimits {
+        device_authorization: device_authorization?,
+        device_verify: device_verify?,
+        refresh: refresh?,
+        admin_auth: admin_auth?,
+    })
 }
 
 fn read_rate_limit(limit: &Mapping<'_>, default: RateLimit) -> Option<RateLimit> {

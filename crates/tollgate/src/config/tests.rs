@@ -110,6 +110,9 @@ fn a_file_that_uses_every_key_says_what_it_says() {
 
     assert_eq!(config.session.secrets[0].expose_secret(), SECRET);
     assert_eq!(config.session.ttl, Duration::from_secs(1800));
+    assert_eq!(config.session.lasting.idle, Duration::from_secs(7 * 86_400));
+    assert!(config.cut_streams);
+    assert_eq!(config.session.lasting.max, Duration::from_secs(28 * 86_400));
     assert_eq!(config.session.issuer, "https://gateway.example.com");
     assert_eq!(config.session.billing_group_tag.as_deref(), Some("team:ai"));
     let store::Config::Postgres(postgres) = &config.store else { panic!("not PostgreSQL") };
@@ -177,6 +180,8 @@ fn a_file_that_uses_every_key_governs_as_it_says() {
     assert_eq!((config.limits.max_request_bytes, config.limits.max_url_length), (1_000_000, Some(8192)));
     assert_eq!(config.rate_limits.device_authorization.max, 100);
     assert_eq!(config.rate_limits.device_verify.window, Duration::from_secs(600));
+    assert_eq!((config.rate_limits.refresh.max, config.rate_limits.refresh.window), (20, Duration::from_secs(60)));
+    assert_eq!(config.rate_limits.admin_auth.max, 5);
     let told: Vec<&str> = warnings.iter().map(|warning| warning.path.as_str()).collect();
     assert_eq!(told, ["upstreams[1].forward_user_identity", "upstreams[2].forward_user_identity"]);
 }

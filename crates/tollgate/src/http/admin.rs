@@ -1,22 +1,27 @@
-//! The admin API (surface: automation): spend caps and what they do (contract B8).
+//! The admin API (surface: automation): spend caps and what they do (contract B8), sessions and their end.
 
 mod caps;
 mod effective;
 mod error;
 mod query;
+mod sessions;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{delete, get, post};
 use control::audit::{AuditLog, Event};
+use control::identity::Sessions;
 use control::identity::admin_key::{Admin, AdminKeys, WriteAccess};
+use control::limit::{Counters, Hit, RateLimit};
 use control::spend::{Caps, Report};
+use control::store::StoreError;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use self::error::Error;
 use super::caller::Wall;
@@ -31,15 +36,22 @@ pub struct Admins {
     pub groups: Vec<String>,
     /// Knows bearers.
     pub wall: Wall,
+    /// Counts wrong credentials.
+    pub counters: Counters,
+    /// `rate_limits.admin_auth`: for one client address.
+    pub failures: RateLimit,
 }
 
 /// Every path of this surface. It has a wall of its own: keys are no bearers.
-pub fn routes(admins: Arc<Admins>, caps: Caps, report: Report, audit: AuditLog) -> Router {
+pub fn routes(admins: Arc<Admins>, caps: Caps, report: Report, sessions: Sessions, audit: AuditLog) -> Router {
     Router::new()
         .route("/v1/organizations/spend_limits", get(caps::list).post(caps::put))
         .route("/v1/organizations/spend_limits/effective", get(effective::list))
         .route("/v1/organizations/spend_limits/{id}", get(caps::show).delete(caps::delete))
-        .with_state(Surface { caps, report, audit })
+        .route("/v1/organizations/sessions", get(sessions::list))
+        .route("/v1/organizations/sessions/revoke", post(sessions::revoke))
+        .route("/v1/organizations/sessions/{id}", delete(sessions::end))
+        .with_state(Surface { caps, report, sessions, audit })
         .method_not_allowed_fallback(async || Error::NotFound)
         .layer(middleware::from_fn_with_state(admins, require))
 }
@@ -48,6 +60,7 @@ pub fn routes(admins: Arc<Admins>, caps: Caps, report: Report, audit: AuditLog) 
 struct Surface {
     caps: Caps,
     report: Report,
+    sessions: Sessions,
     audit: AuditLog,
 }
 
@@ -55,20 +68,20 @@ struct Surface {
 async fn require(State(admins): State<Arc<Admins>>, facts: RequestFacts, mut request: Request, next: Next) -> Response {
     let id = format!("req_{}", uuid::Uuid::new_v4().simple());
     let reads = request.method() == Method::GET;
-    let mut response = match admins.authenticate(&request) {
+    let mut response = match admins.admit(request.headers(), &facts).await {
         Ok(admin) => {
             request.extensions_mut().insert(admin);
             next.run(request).await
         }
-        Err(reason) => {
+        Err(denied) => {
             let event = Event::AdminDenied {
-                reason,
+                reason: denied.reason(),
                 method: request.method().as_str(),
                 path: request.uri().path(),
                 client_ip: &facts.client_ip.to_string(),
             };
             admins.wall.audit.emit(Some(&facts.request_id), &event);
-            Error::Unauthenticated.into_response()
+            Error::from(denied).into_response()
         }
     };
     error::name(&mut response, &id);
@@ -82,17 +95,76 @@ async fn require(State(admins): State<Arc<Admins>>, facts: RequestFacts, mut req
     response
 }
 
+/// Why nobody is let in.
+enum Denied {
+    InvalidKey,
+    BearerRejected,
+    NoCredentials,
+    TooMany { retry_after: Duration },
+}
+
+impl Denied {
+    /// The word for it in audit events.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::InvalidKey => "invalid_key",
+            Self::BearerRejected => "bearer_rejected",
+            Self::NoCredentials => "no_credentials",
+            Self::TooMany { .. } => "rate_limited",
+        }
+    }
+}
+
+impl From<Denied> for Error {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::InvalidKey | Denied::BearerRejected | Denied::NoCredentials => Self::Unauthenticated,
+            Denied::TooMany { retry_after } => Self::TooMany { retry_after },
+        }
+    }
+}
+
 impl Admins {
+    /// An address that sent too many wrong credentials waits, whatever it sends next: a limit that a right guess ends is
+    /// none. While the store cannot count, nobody waits.
+    async fn admit(&self, headers: &HeaderMap, facts: &RequestFacts) -> Result<Admin, Denied> {
+        let bucket = format!("adminauth:{}", facts.client_ip);
+        let now = self.wall.clock.now();
+        let standing = self.counters.standing(&bucket, self.failures, now).await;
+        if let Some(retry_after) = exhausted(standing, facts) {
+            return Err(Denied::TooMany { retry_after });
+        }
+        let admitted = self.authenticate(headers);
+        if let Err(Denied::InvalidKey | Denied::BearerRejected) = admitted {
+            let hit = self.counters.hit(&bucket, self.failures, now).await;
+            if let Some(retry_after) = exhausted(hit, facts) {
+                return Err(Denied::TooMany { retry_after });
+            }
+        }
+        admitted
+    }
+
     /// A key decides alone when there is one; the bearer is then not looked at.
-    fn authenticate(&self, request: &Request) -> Result<Admin, &'static str> {
-        if let Some(key) = request.headers().get("x-api-key") {
-            return key.to_str().ok().and_then(|key| self.keys.find(key)).ok_or("invalid_key");
+    fn authenticate(&self, headers: &HeaderMap) -> Result<Admin, Denied> {
+        if let Some(key) = headers.get("x-api-key") {
+            return key.to_str().ok().and_then(|key| self.keys.find(key)).ok_or(Denied::InvalidKey);
         }
-        if !request.headers().contains_key(header::AUTHORIZATION) {
-            return Err("no_credentials");
+        if !headers.contains_key(header::AUTHORIZATION) {
+            return Err(Denied::NoCredentials);
         }
-        let principal = self.wall.authenticate(request.headers()).map_err(|_| "bearer_rejected")?;
-        Admin::person(&principal, &self.groups).ok_or("bearer_rejected")
+        let principal = self.wall.authenticate(headers).map_err(|_| Denied::BearerRejected)?;
+        Admin::person(&principal, &self.groups).ok_or(Denied::BearerRejected)
+    }
+}
+
+fn exhausted(hit: Result<Hit, StoreError>, facts: &RequestFacts) -> Option<Duration> {
+    match hit {
+        Ok(Hit::Over { retry_after }) => Some(retry_after),
+        Ok(Hit::Within) => None,
+        Err(error) => {
+            tracing::warn!("wrong admin credentials are not counted request_id={}: {error}", facts.request_id);
+            None
+        }
     }
 }
 
@@ -104,7 +176,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Writer {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Error> {
         let admin = parts.extensions.get::<Admin>().ok_or(Error::Unauthenticated)?;
-        admin.write_access().map(Self).ok_or(Error::ReadOnly)
+        let needed = match parts.uri.path() {
+            path if path.starts_with("/v1/organizations/sessions") => "requires write:sessions",
+            _ => "requires write:spend_limits",
+        };
+        admin.write_access().map(Self).ok_or(Error::ReadOnly(needed))
     }
 }
 

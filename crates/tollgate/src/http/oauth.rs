@@ -10,6 +10,7 @@ mod discovery;
 mod error;
 mod form;
 mod page;
+mod revoke;
 mod token;
 
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub struct Config {
     pub device_authorization: RateLimit,
     /// Decisions about user codes per client address.
     pub device_verify: RateLimit,
+    /// Refreshes per session.
+    pub refresh: RateLimit,
 }
 
 /// What the handlers of this surface ask.
@@ -69,6 +72,8 @@ pub fn routes(
         .route("/device/deny", post(device::deny))
         .route("/oauth/callback", get(callback::finish))
         .route("/oauth/token", post(token::grant))
+        .route("/oauth/revoke", post(revoke::revoke))
+        .route("/oauth/backchannel_logout", post(revoke::backchannel_logout))
         .with_state(surface)
 }
 

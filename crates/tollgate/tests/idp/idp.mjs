@@ -40,6 +40,7 @@ async function start(config) {
       ctx.body = trouble.body;
     });
     provider.on('server_error', (_ctx, error) => console.error(error));
+    provider.on('backchannel.error', (_ctx, error) => console.error(error));
   }
   publish();
 
@@ -77,6 +78,8 @@ function settings({ config, accounts, keys, cookieKey }) {
       redirect_uris: config.redirect_uris,
       grant_types: ['authorization_code', 'refresh_token'],
       response_types: ['code'],
+      backchannel_logout_uri: new URL('/oauth/backchannel_logout', config.redirect_uris[0]).href,
+      backchannel_logout_session_required: true,
       id_token_signed_response_alg: config.algorithm ?? 'RS256',
       ...config.client_metadata,
       ...clientKey(config.client_certificate),
@@ -97,7 +100,9 @@ function settings({ config, accounts, keys, cookieKey }) {
     // Claims of the scopes stand in the id_token itself, as with Okta, Entra and Google.
     conformIdTokenClaims: false,
     pkce: { required: () => true },
-    features: { devInteractions: { enabled: false } },
+    features: { devInteractions: { enabled: false }, backchannelLogout: { enabled: true } },
+    // Its own guard refuses loopback, where the gateway of a test is.
+    fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
     interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
     rotateRefreshToken: config.refresh_tokens === 'rotated',
     issueRefreshToken: (_ctx, client, code) =>

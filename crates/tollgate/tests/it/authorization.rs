@@ -4,12 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hyper::StatusCode;
+use serde_json::json;
 
 use crate::support::gateway::{ADMIN_GROUP, Caller, TestGateway};
 use crate::support::http::Reply;
 
 /// What answers without credentials. Closed by default: a new line here is a decision.
-const OPEN: [&str; 9] = [
+const OPEN: [&str; 11] = [
     "GET /.well-known/oauth-authorization-server",
     "GET /device",
     "GET /healthz",
@@ -17,19 +18,23 @@ const OPEN: [&str; 9] = [
     "GET /readyz",
     "POST /device",
     "POST /device/deny",
+    "POST /oauth/backchannel_logout",
     "POST /oauth/device_authorization",
+    "POST /oauth/revoke",
     "POST /oauth/token",
 ];
 
 /// Every path that the gateway serves.
-const PATHS: [&str; 17] = [
+const PATHS: [&str; 21] = [
     "/.well-known/oauth-authorization-server",
     "/device",
     "/device/deny",
     "/healthz",
     "/managed/settings",
+    "/oauth/backchannel_logout",
     "/oauth/callback",
     "/oauth/device_authorization",
+    "/oauth/revoke",
     "/oauth/token",
     "/readyz",
     "/v1/logs",
@@ -37,13 +42,17 @@ const PATHS: [&str; 17] = [
     "/v1/messages/count_tokens",
     "/v1/metrics",
     "/v1/models",
+    "/v1/organizations/sessions",
+    "/v1/organizations/sessions/revoke",
     "/v1/organizations/spend_limits",
     "/v1/organizations/spend_limits/effective",
     "/v1/traces",
 ];
 /// Paths with something in them, as an example of each.
-const PATTERNS: [(&str, &str); 1] =
-    [("/v1/organizations/spend_limits/{id}", "/v1/organizations/spend_limits/spl_00000000000000000000000000000000")];
+const PATTERNS: [(&str, &str); 2] = [
+    ("/v1/organizations/sessions/{id}", "/v1/organizations/sessions/00000000-0000-4000-8000-000000000000"),
+    ("/v1/organizations/spend_limits/{id}", "/v1/organizations/spend_limits/spl_00000000000000000000000000000000"),
+];
 /// Paths that the router is given as constants of other rooms; what [`PATHS`] holds of them.
 const NAMED_ELSEWHERE: [&str; 3] = ["Endpoint::Messages.path()", "Endpoint::CountTokens.path()", "signal.path()"];
 
@@ -53,7 +62,9 @@ const NOWHERE: [&str; 6] =
 
 #[tokio::test]
 async fn every_route_is_closed_to_those_it_is_not_for() {
-    let gateway = TestGateway::start().await;
+    // Wrong credentials enough to be locked out for.
+    let unlimited = json!({ "rate_limits": { "admin_auth": { "max": 100_000 } } });
+    let gateway = TestGateway::setup().config(unlimited).start().await;
     let callers = [
         gateway.anyone(),
         gateway.as_user("alice"),

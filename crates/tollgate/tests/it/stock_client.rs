@@ -66,6 +66,30 @@ async fn a_developer_signs_in_works_under_policy_and_hears_of_its_limits() {
     }
 }
 
+#[tokio::test]
+async fn a_session_is_refreshed_silently_and_its_end_is_noticed_at_the_next_request() {
+    let alice = Account::new("alice").email("alice@example.com");
+    // So short that the client asks for a new bearer before its first request.
+    let short = json!({ "session": { "ttl_hours": 0.01 } });
+    let gateway = TestGateway::setup().people(RefreshTokens::Rotated, &[alice]).config(short).start().await;
+    let (one, other) = (signed_in(&gateway).await, signed_in(&gateway).await);
+    assert_eq!(said(&one.prompt("say hello").await), (Some(0), "Hello there".to_owned()));
+    assert_eq!(gateway.audit().next("session.refresh").await["result"], "success");
+
+    // Signing out ends this session and no other.
+    assert_eq!(one.run(&["auth", "logout"]).await.status.code(), Some(0));
+    let end = gateway.audit().next("session.end").await;
+    assert_eq!((&end["reason"], &end["sub"]), (&json!("signed_out"), &json!("alice")));
+    assert_eq!(said(&other.prompt("say hello").await), (Some(0), "Hello there".to_owned()));
+
+    let revoked = gateway.admin().post("/v1/organizations/sessions/revoke", r#"{"user_id": "alice"}"#).await;
+    assert_eq!(revoked.json()["ended"], 1);
+    let refused = other.prompt("say hello").await;
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(told.contains("/login"), "{refused:?}");
+}
+
 /// Exit status and last words.
 fn said(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stdout).trim().to_owned())

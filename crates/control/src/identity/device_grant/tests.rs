@@ -29,15 +29,26 @@ async fn begun(grants: &DeviceGrants) -> (String, Pending) {
     (begun.device_code.expose_secret().to_owned(), pending)
 }
 
+/// What a device gets that polls and collects.
 async fn poll(grants: &DeviceGrants, device_code: &str, now: Timestamp) -> &'static str {
-    match grants.poll::<String>(device_code, now).await.unwrap() {
+    match grants.poll(device_code, now).await.unwrap() {
         Poll::Pending => "pending",
         Poll::SlowDown => "slow_down",
-        Poll::Denied => "denied",
-        Poll::Approved(content) if content == "content" => "approved",
-        Poll::Approved(_) => "approved with something else",
         Poll::Gone => "gone",
+        Poll::Decided => match collect(grants, device_code, now).await.unwrap() {
+            Collected::Approved(content) if content == "content" => "approved",
+            Collected::Approved(_) => "approved with something else",
+            Collected::Denied => "denied",
+            Collected::Gone => "gone",
+        },
     }
+}
+
+async fn collect(grants: &DeviceGrants, device_code: &str, now: Timestamp) -> Result<Collected<String>, GrantError> {
+    let mut tx = grants.store.begin().await.unwrap();
+    let collected = grants.collect(&mut tx, device_code, now).await;
+    tx.commit().await.unwrap();
+    collected
 }
 
 #[tokio::test]
@@ -130,12 +141,24 @@ async fn neither_the_device_code_nor_the_content_stands_in_the_table() {
 }
 
 #[tokio::test]
+async fn a_grant_is_collected_only_if_the_transaction_stands() {
+    let (_directory, grants) = grants().await;
+    let (code, pending) = begun(&grants).await;
+    assert_eq!(grants.approve(pending, &"content", at(1)).await.unwrap(), Ok(()));
+    let mut tx = grants.store.begin().await.unwrap();
+    let collected = grants.collect::<String>(&mut tx, &code, at(1)).await.unwrap();
+    assert!(matches!(collected, Collected::Approved(_)));
+    drop(tx);
+    assert_eq!(poll(&grants, &code, at(1)).await, "approved");
+}
+
+#[tokio::test]
 async fn a_grant_under_a_dropped_secret_is_an_error_and_not_an_approval() {
     let (_directory, grants) = grants().await;
     let (code, pending) = begun(&grants).await;
     assert_eq!(grants.approve(pending, &"content", at(1)).await.unwrap(), Ok(()));
     let rotated = DeviceGrants { seals: seals("b-secret-0123456789abcdefghijklmnop"), ..grants };
-    assert!(matches!(rotated.poll::<String>(&code, at(1)).await, Err(GrantError::Unreadable(_))));
+    assert!(matches!(collect(&rotated, &code, at(1)).await, Err(GrantError::Unreadable(_))));
 }
 
 #[test]

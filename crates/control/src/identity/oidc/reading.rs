@@ -11,13 +11,14 @@ pub(super) struct Read {
     /// The groups claim was there, if only to say that there are none.
     pub(super) groups_known: bool,
     pub(super) email_verified: Option<bool>,
+    pub(super) idp_sid: Option<String>,
     pub(super) claim_names: String,
 }
 
 impl Read {
     pub(super) fn nothing_of(sub: &str) -> Self {
         let person = Person { sub: sub.to_owned(), email: None, name: None, groups: Vec::new() };
-        Self { person, groups_known: false, email_verified: None, claim_names: String::new() }
+        Self { person, groups_known: false, email_verified: None, idp_sid: None, claim_names: String::new() }
     }
 
     pub(super) fn of_id_token(claims: &Claims, config: &OidcConfig) -> Self {
@@ -26,6 +27,7 @@ impl Read {
             // The directory has the last word on groups where there is one.
             groups_known: config.google_groups.is_none() && claims.lookup(&config.groups_claim).is_some(),
             email_verified: claims.email_verified(),
+            idp_sid: claims.string("sid").map(str::to_owned),
             claim_names: claims.names().collect::<Vec<_>>().join(","),
         }
     }

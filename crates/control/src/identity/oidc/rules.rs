@@ -82,7 +82,7 @@ pub(super) fn accept(claims: &Claims, expected: &Expected<'_>, now: Timestamp) -
     }
 }
 
-fn seconds(claims: &Claims, name: &str) -> Result<Option<i64>, String> {
+pub(super) fn seconds(claims: &Claims, name: &str) -> Result<Option<i64>, String> {
     match claims.lookup(name) {
         None => Ok(None),
         Some(Value::Number(number)) => {

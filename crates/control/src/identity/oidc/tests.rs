@@ -265,7 +265,7 @@ async fn a_refresh_reads_everything_again_and_refuses_another_person() {
     assert_eq!((person.email.as_deref(), person.groups), (Some("ann@new.example"), vec!["ops".to_owned()]));
     provider.claim(json!({"sub": "u-2"}));
     let failure = refreshed(&party).await.unwrap_err();
-    assert_eq!((failure.fault, failure.detail.as_str()), (Fault::Claims, "id_token sub is another person's"));
+    assert_eq!((failure.fault, failure.detail.as_str()), (Fault::OtherPerson, "id_token sub is another person's"));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::identity::Lasting;
 
 const OLD: &str = "old-secret-0123456789abcdefghijklmnop";
 const NEW: &str = "new-secret-0123456789abcdefghijklmnop";
@@ -16,6 +17,7 @@ fn config(secrets: &[&str]) -> SessionConfig {
         ttl: Duration::from_secs(3600),
         issuer: "https://gw.example".to_owned(),
         billing_group_tag: Some("team".to_owned()),
+        lasting: Lasting { idle: Duration::from_secs(86_400), max: Duration::from_secs(86_400) },
     }
 }
 
@@ -214,4 +216,19 @@ fn no_secret_and_no_token_shows_in_debug() {
     let bearers = bearers(&[NEW]);
     let text = format!("{bearers:?} {:?}", bearers.issue(&alice(), at(NOW)));
     assert!(!text.contains("secret-0") && !text.contains("eyJ"), "{text}");
+}
+
+#[test]
+fn a_revoked_bearer_is_refused_with_its_cause() {
+    let revoked = Arc::new(Revoked::default());
+    let bearers = bearers(&[NEW]).heeding(Arc::clone(&revoked));
+    let token = bearers.issue(&alice(), at(NOW)).token;
+    let verified = |now| bearers.verify(token.expose_secret(), at(now));
+    assert!(verified(NOW).is_ok());
+    revoked.learn(&[], &[("someone else".to_owned(), (NOW + 5) * 1000)], None);
+    assert!(verified(NOW).is_ok());
+    revoked.learn(&[], &[(String::new(), (NOW + 5) * 1000)], None);
+    assert_eq!(verified(NOW).unwrap_err().cause(), "revoked");
+    assert_eq!(verified(NOW + 3600), Err(BearerError::Expired), "what would be refused anyway keeps its cause");
+    assert!(bearers.verify(bearers.issue(&alice(), at(NOW + 6)).token.expose_secret(), at(NOW + 6)).is_ok());
 }

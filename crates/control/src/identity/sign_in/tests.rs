@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod bad_input;
+mod sessions;
 
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -14,16 +15,22 @@ use url::Url;
 
 use super::*;
 use crate::clock::TestClock;
-use crate::identity::Principal;
 use crate::identity::fake_provider::{FakeProvider, NOW, loopback_egress};
+use crate::identity::{Lasting, Principal};
 
 const ASKER: Asker<'_> = Asker { request_id: "r-1", client_ip: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)) };
+
+const LASTING: Lasting = Lasting { idle: Duration::from_secs(30 * DAY), max: Duration::from_secs(90 * DAY) };
+const DAY: u64 = 86_400;
+const SECRET: &str = "a-secret-0123456789abcdefghijklmnop";
 
 /// A gateway's sign-in with everything around it.
 struct House {
     provider: FakeProvider,
-    sign_in: SignIn,
+    sign_in: Arc<SignIn>,
     clock: Arc<TestClock>,
+    store: Store,
+    oidc: OidcConfig,
     written: Written,
     _directory: tempfile::TempDir,
 }
@@ -50,20 +57,23 @@ impl House {
         let path = directory.path().join("sign-in.db");
         let store = Store::open(&crate::store::Config::Sqlite { path }).await.unwrap();
         let clock = Arc::new(TestClock::at(Timestamp::from_second(NOW).unwrap()));
-        let ours: Arc<dyn Clock> = Arc::clone(&clock) as _;
         let written = Written::default();
-        let audit = AuditLog::to(written.clone(), Arc::clone(&ours)).unwrap();
+        let audit = AuditLog::to(written.clone(), Arc::clone(&clock) as _).unwrap();
         let mut oidc = provider.config();
         rules(&mut oidc);
-        let session = SessionConfig {
-            secrets: vec!["a-secret-0123456789abcdefghijklmnop".into()],
-            ttl: Duration::from_secs(5400),
-            issuer: "https://gw.example".to_owned(),
-            billing_group_tag: None,
-        };
-        let config = Config { oidc, session, named_groups: Vec::new() };
-        let sign_in = SignIn::open(config, store, loopback_egress(), audit, ours).await.unwrap();
-        Self { provider, sign_in, clock, written, _directory: directory }
+        let sign_in = replica(&[SECRET], &oidc, &store, &clock, &audit).await;
+        Self { provider, sign_in, clock, store, oidc, written, _directory: directory }
+    }
+
+    /// The same gateway from now on, under other secrets.
+    async fn restarted(self, secrets: &[&str]) -> Self {
+        let sign_in = replica(secrets, &self.oidc, &self.store, &self.clock, &self.sign_in.audit).await;
+        Self { sign_in, ..self }
+    }
+
+    /// Another replica.
+    async fn beside(&self) -> Arc<SignIn> {
+        replica(&[SECRET], &self.oidc, &self.store, &self.clock, &self.sign_in.audit).await
     }
 
     async fn begin(&self) -> Begun {
@@ -104,7 +114,7 @@ impl House {
     }
 
     async fn refresh(&self, tokens: &Tokens) -> Result<Tokens, RefreshError> {
-        self.sign_in.refresh(tokens.refresh_token.as_ref().unwrap().expose_secret(), ASKER).await
+        refresh_at(&self.sign_in, tokens).await
     }
 
     /// The last audit line of that name.
@@ -114,6 +124,30 @@ impl House {
         let events = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         events.rev().find(|event| event["evt"] == name).unwrap()
     }
+}
+
+async fn replica(
+    secrets: &[&str],
+    oidc: &OidcConfig,
+    store: &Store,
+    clock: &Arc<TestClock>,
+    audit: &AuditLog,
+) -> Arc<SignIn> {
+    let ours: Arc<dyn Clock> = Arc::clone(clock) as _;
+    let session = SessionConfig {
+        secrets: secrets.iter().map(|secret| SecretString::from(*secret)).collect(),
+        ttl: Duration::from_secs(5400),
+        issuer: "https://gw.example".to_owned(),
+        billing_group_tag: None,
+        lasting: LASTING,
+    };
+    let config = Config { oidc: oidc.clone(), session, named_groups: Vec::new() };
+    Arc::new(SignIn::open(config, store.clone(), loopback_egress(), audit.clone(), ours).await.unwrap())
+}
+
+async fn refresh_at(sign_in: &Arc<SignIn>, tokens: &Tokens) -> Result<Tokens, RefreshError> {
+    let presented = sign_in.present(tokens.refresh_token.as_ref().unwrap().expose_secret(), ASKER)?;
+    sign_in.refresh(presented, ASKER).await
 }
 
 fn parameter(departure: &Departure, name: &str) -> String {
@@ -330,7 +364,7 @@ async fn garbage_is_refused_without_asking_the_provider() {
     let tokens = house.signed_in().await;
     let asked = house.provider.asked_for("/token");
     for token in ["", "junk", "idp-refresh-1", tokens.bearer.token.expose_secret()] {
-        assert_eq!(house.sign_in.refresh(token, ASKER).await.err(), Some(RefreshError::Ended));
+        assert_eq!(house.sign_in.present(token, ASKER).err(), Some(RefreshError::Ended));
     }
     assert_eq!(house.provider.asked_for("/token"), asked);
     let event = house.audited("session.refresh").await;
@@ -347,6 +381,7 @@ async fn a_refresh_tells_an_ended_session_from_a_provider_in_trouble() {
     assert_eq!((&event["step"], &event["answer"]), (&json!("token_endpoint"), &json!("temporarily_unavailable")));
     house.provider.script.lock().unwrap().refusal = Some((400, json!({"error": "invalid_grant"})));
     assert_eq!(house.refresh(&tokens).await.err(), Some(RefreshError::Ended));
+    assert!(house.sign_in.bearers().verify(tokens.bearer.token.expose_secret(), house.clock.now()).is_ok());
     house.provider.script.lock().unwrap().refusal = None;
     house.provider.claim(json!({"groups": ["ops"]}));
     assert_eq!(house.refresh(&tokens).await.err(), Some(RefreshError::Ended));

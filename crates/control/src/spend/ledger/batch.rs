@@ -182,33 +182,31 @@ impl Work<'_> {
             // Something must be written for a commit to reach the disk.
             table::bump_revision(&mut tx, "ledger").await?;
         }
-        if !asks.is_empty() {
-            self.caps.refresh_in_if_changed(&mut tx).await?;
-        }
         let mut deltas = Deltas::new();
-        self.record_settlements(&mut tx, &batch.settles, &mut deltas).await?;
+        let caps_revision = self.record_settlements(&mut tx, &batch.settles, &mut deltas).await?;
+        if !asks.is_empty() {
+            self.caps.refresh_in_unless(&mut tx, caps_revision).await?;
+        }
         self.record_growth(&mut tx, &batch.grows, &mut deltas).await?;
         self.record_reservations(&mut tx, &batch.admits, &mut deltas).await?;
         let mut accounts = Accounts::lock(&mut tx, &deltas, asks).await?;
         let (verdicts, granted) = self.decide(asks, &mut accounts);
-        self.record_reservations(&mut tx, &granted, &mut deltas).await?;
-        if !deltas.is_empty() {
-            table::change_accounts(&mut tx, &deltas).await?;
-        }
-        tx.commit().await?;
+        granted.iter().for_each(|(record, amount)| add_reserved(&mut deltas, record, *amount));
+        table::finish(tx, self.reservation_rows(&granted), &deltas).await?;
         let snapshots = accounts.snapshots(asks, self.instant);
         Ok(Decisions { verdicts, snapshots })
     }
 
-    async fn record_settlements(&self, tx: &mut Tx, settles: &[Settle], deltas: &mut Deltas) -> Result<(), StoreError> {
-        if settles.is_empty() {
-            return Ok(());
-        }
-        let rows = Rows::of(settles.iter(), table::write_usage);
-        let new: HashSet<String> = table::insert_usage(tx, &rows).await?;
+    /// Gives the revision of the caps too, which is asked for on the way.
+    async fn record_settlements(
+        &self,
+        tx: &mut Tx,
+        settles: &[Settle],
+        deltas: &mut Deltas,
+    ) -> Result<i64, StoreError> {
+        let told = table::settle(tx, settles).await?;
         for settle in settles {
-            let id = settle.record.id.to_string();
-            let charge = if new.contains(&id) {
+            let charge = if told.new.contains(&settle.record.id.to_string()) {
                 settle.outcome.charge
             } else {
                 // Settled before: by the sweeper at the estimate, which the real charge replaces once; or by this very
@@ -220,11 +218,10 @@ impl Work<'_> {
                 delta.settled = delta.settled.plus(charge);
             }
         }
-        let ids = Rows::of_ids(settles.iter().map(|settle| settle.record.id));
-        for ended in table::delete_reservations(tx, &ids).await? {
+        for ended in told.ended {
             ended.add_to(deltas, Money::ZERO.minus(ended.amount));
         }
-        Ok(())
+        Ok(told.caps_revision)
     }
 
     async fn record_growth(
@@ -256,17 +253,18 @@ impl Work<'_> {
         if reservations.is_empty() {
             return Ok(());
         }
-        let rows = Rows::of(reservations.iter(), |row, (record, amount)| {
-            table::write_reservation(row, record, *amount, self.replica, self.expires_at);
-        });
-        let new = table::insert_reservations(tx, &rows).await?;
+        // An earlier attempt may have been committed unseen: only what is new is added.
+        let new = table::insert_reservations(tx, &self.reservation_rows(reservations)).await?;
         for (record, amount) in reservations.iter().filter(|(record, _)| new.contains(&record.id.to_string())) {
-            for period in Period::ALL {
-                let delta = deltas.entry(row(&record.keys, period, &record.account)).or_default();
-                delta.reserved = delta.reserved.plus(*amount);
-            }
+            add_reserved(deltas, record, *amount);
         }
         Ok(())
+    }
+
+    fn reservation_rows(&self, reservations: &[(Arc<Record>, Money)]) -> Rows {
+        Rows::of(reservations.iter(), |row, (record, amount)| {
+            table::write_reservation(row, record, *amount, self.replica, self.expires_at);
+        })
     }
 
     /// First come, first served within an account: who must wait makes those behind wait too, or a large request would
@@ -295,6 +293,13 @@ impl Work<'_> {
         });
         let verdicts = verdicts.collect();
         (verdicts, granted)
+    }
+}
+
+fn add_reserved(deltas: &mut Deltas, record: &Record, amount: Money) {
+    for period in Period::ALL {
+        let delta = deltas.entry(row(&record.keys, period, &record.account)).or_default();
+        delta.reserved = delta.reserved.plus(amount);
     }
 }
 

@@ -309,6 +309,9 @@ impl Writer {
             Ok(()) => self.unknown.clear(),
             Err(error) => {
                 tracing::warn!("ledger: who was seen is not recorded: {error}");
+                if error.is_outage() {
+                    self.paused_until = Some(self.shared.instant() + PAUSE);
+                }
                 for (sub, _) in self.unknown.drain() {
                     self.known.remove(&sub);
                 }
@@ -325,8 +328,11 @@ impl Writer {
             }
             return;
         }
-        if let Err(error) = self.try_upkeep(ticks).await {
-            tracing::warn!("ledger upkeep: {error}");
+        match self.try_upkeep(ticks).await {
+            Ok(()) => {}
+            // Else the next upkeep would be due by then, and the one after it: nobody would be answered any more.
+            Err(error) if error.is_outage() => self.hold_back(&error),
+            Err(error) => tracing::warn!("ledger upkeep: {error}"),
         }
     }
 

@@ -172,6 +172,10 @@ fn session_rules() {
         "session: {jwt_secret: abcabcabcabcabcabcabcabcabcabcabcabc}",
         &["session.jwt_secret: must hold at least 10"],
     );
+    for days in ["idle_days: 0", "max_days: 3651", "idle_days: 1.5"] {
+        let key = days.split(':').next().unwrap_or_default();
+        refused(&format!("session: {{jwt_secret: '{SECRET}', {days}}}"), &[&format!("session.{key}: must be")]);
+    }
     let ttl = |ttl: &str| format!("session: {{jwt_secret: '{SECRET}', ttl_hours: {ttl}}}");
     for wrong in ["0", "-1", "soon", "1e2", "[]"] {
         refused(&ttl(wrong), &["session.ttl_hours: must be a number"]);

@@ -1,15 +1,21 @@
 //! How the admin API says no: the Messages API's envelope, with a request id of its own kind.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use control::store::StoreError;
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use wire::error::{Envelope, ErrorType};
 
 /// Why an admin request is refused.
 #[derive(Debug)]
 pub(super) enum Error {
     Unauthenticated,
-    ReadOnly,
+    /// The leave that the caller lacks.
+    ReadOnly(&'static str),
+    TooMany {
+        retry_after: Duration,
+    },
     NotFound,
     /// What is wrong with the request, in a sentence that names the field.
     Invalid(String),
@@ -31,12 +37,21 @@ struct Unnamed {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
+        let retry_after = match self {
+            // Rounded up, so that who waits that long is let in.
+            Self::TooMany { retry_after } => Some(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)),
+            _ => None,
+        };
         let (status, error, message) = match self {
             Self::Unauthenticated => {
                 let message = "missing or invalid admin credentials".to_owned();
                 (StatusCode::UNAUTHORIZED, ErrorType::Authentication, message)
             }
-            Self::ReadOnly => (StatusCode::FORBIDDEN, ErrorType::Permission, "requires write:spend_limits".to_owned()),
+            Self::ReadOnly(needed) => (StatusCode::FORBIDDEN, ErrorType::Permission, needed.to_owned()),
+            Self::TooMany { .. } => {
+                let message = "too many wrong admin credentials came from your address".to_owned();
+                (StatusCode::TOO_MANY_REQUESTS, ErrorType::RateLimit, message)
+            }
             Self::NotFound => (StatusCode::NOT_FOUND, ErrorType::NotFound, "not found".to_owned()),
             Self::Invalid(message) => (StatusCode::BAD_REQUEST, ErrorType::InvalidRequest, message),
             Self::Store(error) => {
@@ -46,6 +61,9 @@ impl IntoResponse for Error {
         };
         let mut response = status.into_response();
         response.extensions_mut().insert(Unnamed { error, message });
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         response
     }
 }

@@ -10,7 +10,9 @@ use crate::http::error::JSON;
 
 /// `GET /.well-known/oauth-authorization-server`
 pub(super) async fn show(State(surface): State<Surface>) -> Response {
-    match serde_json::to_vec(&ServerMetadata::new(&surface.config.public_origin)) {
+    let origin = &surface.config.public_origin;
+    let metadata = ServerMetadata::new(origin).with_revocation_endpoint(format!("{origin}/oauth/revoke"));
+    match serde_json::to_vec(&metadata) {
         Ok(document) => ([(header::CONTENT_TYPE, JSON)], document).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

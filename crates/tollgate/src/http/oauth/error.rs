@@ -1,8 +1,10 @@
 //! The OAuth endpoints' answers: RFC 6749's shapes, and what each room's trouble is called there.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use control::identity::sign_in::{RefreshError, SignInError};
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use wire::oauth::{ErrorCode, ErrorResponse};
 
@@ -46,6 +48,14 @@ pub(super) fn not_refreshed(error: RefreshError) -> Response {
         RefreshError::Ended => json(StatusCode::UNAUTHORIZED, &ErrorResponse::from(ErrorCode::InvalidGrant)),
         RefreshError::Unavailable => refuse(ErrorCode::TemporarilyUnavailable),
     }
+}
+
+/// Asked too often; seconds are rounded up, so that who waits that long is let in.
+pub(super) fn too_many(retry_after: Duration) -> Response {
+    let mut response = refuse(ErrorCode::SlowDown);
+    let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
 }
 
 fn status_of(error: ErrorCode) -> StatusCode {

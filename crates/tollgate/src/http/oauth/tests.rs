@@ -10,7 +10,7 @@ use axum::body::{Body, to_bytes};
 use axum::response::Response;
 use control::clock::TestClock;
 use control::connect::{self, Egress};
-use control::identity::{ClientCredential, OidcConfig, SessionConfig, sign_in};
+use control::identity::{ClientCredential, Lasting, OidcConfig, SessionConfig, sign_in};
 use control::store::{self, Store};
 use http::{Method, Request, StatusCode, header};
 use jiff::Timestamp;
@@ -58,6 +58,7 @@ impl Gateway {
             login_notice: Some("Work <only>".to_owned()),
             device_authorization: LIMIT,
             device_verify: LIMIT,
+            refresh: LIMIT,
         };
         let router = routes(Arc::new(opened), Counters::new(store.clone()), audit, ours, config);
         Self { router, provider, clock, store, _directory: directory }
@@ -147,6 +148,7 @@ fn session(origin: &str) -> SessionConfig {
         ttl: Duration::from_secs(3600),
         issuer: origin.to_owned(),
         billing_group_tag: None,
+        lasting: Lasting { idle: Duration::from_secs(86_400), max: Duration::from_secs(86_400) },
     }
 }
 

@@ -4,11 +4,12 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use control::identity::sign_in::{Redemption, Tokens};
+use control::limit::Hit;
 use http::{HeaderMap, StatusCode};
 use secrecy::ExposeSecret;
 use wire::oauth::{ErrorCode, TokenRequest, TokenResponse, TokenType};
 
-use super::error::{json, not_refreshed, refuse, unavailable};
+use super::error::{json, not_refreshed, refuse, too_many, unavailable};
 use super::form::Form;
 use super::{Surface, asker};
 use crate::http::layers::RequestFacts;
@@ -31,12 +32,25 @@ pub(super) async fn grant(
             Ok(Redemption::Expired) => refuse(ErrorCode::ExpiredToken),
             Err(error) => unavailable(&error, &facts),
         },
-        Ok(TokenRequest::Refresh { refresh_token }) => {
-            match surface.sign_in.refresh(&refresh_token, asker(&facts)).await {
-                Ok(tokens) => issued(tokens),
-                Err(error) => not_refreshed(error),
-            }
-        }
+        Ok(TokenRequest::Refresh { refresh_token }) => refresh(&surface, &facts, &refresh_token).await,
+    }
+}
+
+async fn refresh(surface: &Surface, facts: &RequestFacts, refresh_token: &str) -> Response {
+    let presented = match surface.sign_in.present(refresh_token, asker(facts)) {
+        Ok(presented) => presented,
+        Err(error) => return not_refreshed(error),
+    };
+    let bucket = format!("refresh:{}", presented.session());
+    match surface.counters.hit(&bucket, surface.config.refresh, surface.clock.now()).await {
+        Ok(Hit::Over { retry_after }) => return too_many(retry_after),
+        Ok(Hit::Within) => {}
+        // A refresh must work without the database: it counts again when that is back.
+        Err(error) => tracing::warn!("a refresh is not counted request_id={}: {error}", facts.request_id),
+    }
+    match surface.sign_in.refresh(presented, asker(facts)).await {
+        Ok(tokens) => issued(tokens),
+        Err(error) => not_refreshed(error),
     }
 }
 

@@ -186,6 +186,11 @@ impl TestGateway {
         }
     }
 
+    /// The database of a gateway that has ended.
+    pub(crate) async fn database(&self) -> control::store::Store {
+        control::store::Store::open(&books::config(&self.store)).await.unwrap()
+    }
+
     /// What stands in the database of a gateway that has ended.
     pub(crate) async fn books(&self) -> Books {
         Books::read(&self.store).await

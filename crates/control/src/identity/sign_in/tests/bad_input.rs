@@ -156,7 +156,7 @@ async fn a_token_endpoint_in_trouble_is_told_as_the_providers_and_denies_the_gra
 #[tokio::test]
 async fn a_token_endpoint_that_hangs_is_given_up_and_denies_the_grant() {
     let mut house = House::open(|_| {}).await;
-    house.sign_in.provider.give_up_after(Duration::from_millis(20));
+    Arc::get_mut(&mut house.sign_in).unwrap().provider.give_up_after(Duration::from_millis(20));
     let (completion, event) = house.attempt(|provider| provider.script.lock().unwrap().hangs = true).await;
     assert_eq!(completion, Completion::ProviderUnavailable);
     assert_eq!(event["err"], "outgoing request timed out after 20ms");

@@ -58,7 +58,7 @@ async fn request(upstream: &TcpListener, body: &str) -> TcpStream {
     };
     let received = SystemClock.instant();
     let facts = RequestFacts { request_id: Arc::from("r-1"), client_ip: [127, 0, 0, 1].into(), received };
-    let app = routes(Arc::new(inference(upstream)), None)
+    let app = routes(Arc::new(inference(upstream)), None, None)
         .layer(Extension(Caller(Arc::new(principal))))
         .layer(Extension(facts));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -84,7 +84,7 @@ fn text_of_grant(row: &Row) -> String {
     (0..3).map(|column| row.text_or_null(column).unwrap().unwrap_or_default()).collect::<Vec<_>>().join(" ")
 }
 
-fn config(store: &Store) -> Config {
+pub(super) fn config(store: &Store) -> Config {
     match store {
         Store::Sqlite(_) => Config::Sqlite { path: store.sqlite_path().unwrap() },
         Store::Postgres(url) => Config::Postgres(PostgresConfig {

@@ -60,6 +60,7 @@ pub fn read_head(body: &[u8]) -> Result<RequestHead, BodyError> {
     let mut fields: [Option<Member>; READ_ONCE.len()] = [const { None }; READ_ONCE.len()];
     let mut repeated = None;
     let mut message_bytes = 0;
+    let mut unreadable = false;
     let object = json::members(body, |key, member| {
         if let Some(at) = READ_ONCE.iter().position(|name| json::key_is(key, name)) {
             if fields[at].replace(member).is_some() {
@@ -67,8 +68,14 @@ pub fn read_head(body: &[u8]) -> Result<RequestHead, BodyError> {
             }
         } else if ["messages", "system", "tools"].iter().any(|name| json::key_is(key, name)) {
             message_bytes += member.value.len();
+        } else if std::str::from_utf8(key).is_err() {
+            // An upstream that drops the bytes it cannot read might find a second `model` in this key.
+            unreadable = true;
         }
     });
+    if unreadable {
+        return Err(BodyError::InvalidJson);
+    }
     if !object.map_err(|json::Invalid| BodyError::InvalidJson)? {
         return Err(BodyError::NotAnObject);
     }

@@ -61,6 +61,12 @@ fn a_field_that_is_read_may_stand_only_once_however_it_is_spelled() {
 }
 
 #[test]
+fn a_field_whose_name_is_not_utf_8_is_refused_because_an_upstream_may_read_another_one() {
+    let body = b"{\"model\":\"a\",\"mo\xffdel\":\"b\"}";
+    assert_eq!(read_head(body), Err(BodyError::InvalidJson));
+}
+
+#[test]
 fn the_model_is_decoded_and_bytes_that_are_not_utf_8_pass_elsewhere() {
     assert_eq!(head(r#"{"m\u006fdel":"cl\u0061ude\/x"}"#).model, "claude/x");
     let body = b"{\"x\":\"\xff\xfe\",\"model\":\"m\",\"\xf0\":1,\"metadata\":{\"user_id\":\"\xff\"}}";

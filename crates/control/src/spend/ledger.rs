@@ -217,7 +217,7 @@ impl Ledger {
         let deadline = self.shared.clock.instant() + self.shared.wait;
         self.shared.enter(Entry::Ask(Ask { record: Arc::clone(record), amount, deadline, reply }));
         match verdict.await {
-            Ok(Verdict::Granted(standing)) => Ok(standing),
+            Ok(Verdict::Granted(grant)) => Ok(grant.take()),
             Ok(Verdict::Over(standing)) => Err(Refusal::Over(standing)),
             Ok(Verdict::InFlight) => Err(Refusal::InFlight { retry_after: COME_BACK }),
             // A writer that has ended can record nothing either.

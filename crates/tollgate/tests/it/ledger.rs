@@ -39,6 +39,7 @@ const COST: Money = Money::from_nano(6_000_000);
 on_both_databases!(
     a_cap_lets_no_more_through_than_itself_and_one_request,
     a_request_that_does_not_fit_beside_others_waits_for_them_to_settle,
+    a_grant_that_its_caller_never_took_is_given_back,
     a_request_that_waited_too_long_is_told_to_come_back,
     every_request_is_counted_once_however_it_ends,
     a_reservation_that_was_forgotten_is_charged_at_its_estimate,
@@ -251,6 +252,23 @@ async fn a_request_that_does_not_fit_beside_others_waits_for_them_to_settle(data
     assert_eq!(early, None, "it does not fit beside the first");
     first.release(502, 1);
     second.await.unwrap().release(502, 1);
+    running.end().await;
+}
+
+async fn a_grant_that_its_caller_never_took_is_given_back(database: Database) {
+    let running = start(database, Duration::from_secs(30)).await;
+    let house = &running.house;
+    house.cap(Scope::User("alice".to_owned()), Period::Monthly, 100).await;
+    let alice = principal("alice");
+    let mut asking = Box::pin(house.reserve(&alice));
+    let asked = std::future::poll_fn(|cx| std::task::Poll::Ready(asking.as_mut().poll(cx).is_pending()));
+    assert!(asked.await, "it is decided by the writer");
+    house.ledger.flush().await;
+    // Decided and told, and the client is gone before it is heard.
+    drop(asking);
+    house.ledger.flush().await;
+    assert_eq!(house.balance("alice").await, (0, 0));
+    house.verify().await;
     running.end().await;
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 use wire::catalog::Model;
 use wire::usage::Usage;
@@ -57,12 +57,47 @@ pub(super) struct Ask {
     pub(super) reply: oneshot::Sender<Verdict>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A yes on its way to the caller. One that is never taken - the caller went away before it heard - is given back: nothing was
+/// sent, nothing is owed, and nobody else would end the reservation.
+#[derive(Debug)]
+pub(super) struct Grant {
+    pub(super) record: Option<Arc<Record>>,
+    pub(super) standing: Option<Standing>,
+    pub(super) entries: mpsc::UnboundedSender<Entry>,
+}
+
+impl Grant {
+    /// Hands it to the caller, who ends the reservation.
+    pub(super) fn take(mut self) -> Option<Standing> {
+        self.record = None;
+        self.standing.take()
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        if let Some(record) = self.record.take() {
+            // Fails only once the writer has ended, after everything was settled.
+            let _ = self.entries.send(Entry::Settle(Settle { record, outcome: Outcome::default() }));
+        }
+    }
+}
+
+/// What is answered to an ask.
+#[derive(Debug)]
 pub(super) enum Verdict {
-    Granted(Option<Standing>),
+    Granted(Grant),
     Over(Box<Standing>),
     InFlight,
     Unavailable,
+}
+
+/// What is decided about an ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Decision {
+    Granted(Option<Standing>),
+    Over(Box<Standing>),
+    InFlight,
 }
 
 #[derive(Debug)]
@@ -92,7 +127,7 @@ pub(super) struct Batch {
 #[derive(Debug, Default)]
 pub(super) struct Decisions {
     /// In the order of the asks; `None`: it must wait.
-    pub(super) verdicts: Vec<Option<Verdict>>,
+    pub(super) verdicts: Vec<Option<Decision>>,
     pub(super) snapshots: Vec<(Arc<str>, Snapshot)>,
 }
 
@@ -100,7 +135,7 @@ pub(super) struct Decisions {
 type Deltas = BTreeMap<AccountKey, Balance>;
 
 /// The verdicts, and what was granted.
-type Decided = (Vec<Option<Verdict>>, Vec<(Arc<Record>, Money)>);
+type Decided = (Vec<Option<Decision>>, Vec<(Arc<Record>, Money)>);
 
 /// A replica at work on one transaction.
 pub(super) struct Work<'a> {
@@ -277,19 +312,19 @@ impl Work<'_> {
             let in_force = self.caps.in_force(&ask.record.principal);
             let snapshot = accounts.snapshot(&ask.record, self.instant);
             if let Some(standing) = snapshot.over(&in_force, now) {
-                return Some(Verdict::Over(Box::new(standing)));
+                return Some(Decision::Over(Box::new(standing)));
             }
             // Its caller has gone: nobody would settle it.
             if ask.reply.is_closed() {
-                return Some(Verdict::InFlight);
+                return Some(Decision::InFlight);
             }
             if waiting.contains(account) || !snapshot.admits(&in_force, ask.amount, now) {
                 waiting.insert(account);
-                return (self.instant >= ask.deadline).then_some(Verdict::InFlight);
+                return (self.instant >= ask.deadline).then_some(Decision::InFlight);
             }
             accounts.reserve(&ask.record, ask.amount);
             granted.push((Arc::clone(&ask.record), ask.amount));
-            Some(Verdict::Granted(snapshot.fullest(&in_force, now)))
+            Some(Decision::Granted(snapshot.fullest(&in_force, now)))
         });
         let verdicts = verdicts.collect();
         (verdicts, granted)

@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::batch::{Ask, Batch, Decisions, Entry, Outcome, Settle, Verdict, Work};
+use super::batch::{Ask, Batch, Decision, Decisions, Entry, Grant, Settle, Verdict, Work};
 use crate::identity::Principal;
 use crate::spend::table;
 use crate::store::StoreError;
@@ -172,7 +172,7 @@ impl Writer {
 
     async fn commit(&mut self) {
         if self.paused_until.is_some_and(|until| self.shared.instant() < until) {
-            return self.answer_all(&Verdict::Unavailable);
+            return self.answer_all_unavailable();
         }
         let durable = self.must_be_durable();
         match self.try_commit(durable).await {
@@ -235,7 +235,7 @@ impl Writer {
                 Ok(decisions) => self.answer(decisions),
                 Err(error) => {
                     tracing::error!("ledger: a request could not be decided: {error}");
-                    self.answer_all(&Verdict::Unavailable);
+                    self.answer_all_unavailable();
                 }
             }
             self.asks.extend(waiting);
@@ -273,18 +273,23 @@ impl Writer {
         }
     }
 
-    fn tell(&mut self, ask: Ask, verdict: Verdict) {
-        let granted = matches!(verdict, Verdict::Granted(_));
-        if ask.reply.send(verdict).is_err() && granted {
-            // Its caller went away between the decision and the answer: nothing was sent, nothing is owed.
-            self.batch.settle(Settle { record: ask.record, outcome: Outcome::default() });
-        }
+    fn tell(&self, ask: Ask, decision: Decision) {
+        let verdict = match decision {
+            Decision::Granted(standing) => {
+                let (record, entries) = (Some(ask.record), self.shared.entries.clone());
+                Verdict::Granted(Grant { record, standing, entries })
+            }
+            Decision::Over(standing) => Verdict::Over(standing),
+            Decision::InFlight => Verdict::InFlight,
+        };
+        // A grant that nobody receives gives itself back.
+        drop(ask.reply.send(verdict));
     }
 
-    fn answer_all(&mut self, verdict: &Verdict) {
+    fn answer_all_unavailable(&mut self) {
         for ask in std::mem::take(&mut self.asks) {
             // An answer that nobody waits for was no promise.
-            drop(ask.reply.send(verdict.clone()));
+            drop(ask.reply.send(Verdict::Unavailable));
         }
     }
 
@@ -294,7 +299,7 @@ impl Writer {
         self.paused_until = Some(self.shared.instant() + PAUSE);
         // What the database had not yet on its disk may be gone with it. What it kept is not counted twice.
         self.batch.settles.append(&mut self.committed);
-        self.answer_all(&Verdict::Unavailable);
+        self.answer_all_unavailable();
     }
 
     async fn write_principals(&mut self) {
@@ -359,7 +364,7 @@ impl Writer {
         let deadline = self.shared.instant() + LAST_WORDS;
         loop {
             self.take_ready();
-            self.answer_all(&Verdict::Unavailable);
+            self.answer_all_unavailable();
             if !self.has_work() && self.committed.is_empty() && self.inbox.is_empty() {
                 return;
             }

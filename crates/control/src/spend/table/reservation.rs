@@ -1,0 +1,150 @@
+//! What is in flight, and what a dead replica left there.
+
+use jiff::Timestamp;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use uuid::Uuid;
+
+use super::account::finish;
+use super::{AccountKey, RowWriter, Rows, ids};
+use crate::spend::Money;
+use crate::spend::ledger::account::Balance;
+use crate::spend::ledger::batch::Record;
+use crate::store::{Row, Store, StoreError, Tx};
+
+pub(super) const INSERT_RESERVATIONS: &str = "
+    INSERT INTO reservation
+        (id, account, day, week, month, amount, replica, expires_at, started_at, principal, groups, model, session_id)
+    SELECT e.value->>0, e.value->>1, e.value->>2, e.value->>3, e.value->>4, CAST(e.value->>5 AS BIGINT),
+           e.value->>6, CAST(e.value->>7 AS BIGINT), CAST(e.value->>8 AS BIGINT), e.value->>9, e.value->>10,
+           e.value->>11, e.value->>12
+    FROM json_each($1) AS e WHERE true
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id";
+
+pub(in crate::spend) fn write_reservation(
+    row: &mut RowWriter<'_>,
+    record: &Record,
+    amount: Money,
+    replica: &str,
+    expires_at: Timestamp,
+) {
+    row.id(record.id);
+    row.text(&record.account);
+    row.periods(&record.keys);
+    row.int(amount.nano());
+    row.text(replica);
+    row.int(expires_at.as_millisecond());
+    row.int(record.started_at.as_millisecond());
+    row.text(&record.principal.sub);
+    row.groups(&record.principal);
+    row.text(&record.model.id);
+    row.text_or_null(record.session_id.as_deref());
+}
+
+/// Gives the ids that were not there before.
+pub(in crate::spend) async fn insert_reservations(tx: &mut Tx, rows: &Rows) -> Result<HashSet<String>, StoreError> {
+    ids(&tx.fetch(INSERT_RESERVATIONS, &rows.param()).await?)
+}
+
+/// A reservation that was found in the table.
+#[derive(Debug)]
+pub(in crate::spend) struct Found {
+    pub(in crate::spend) id: Uuid,
+    pub(in crate::spend) amount: Money,
+    account: Arc<str>,
+    keys: [Arc<str>; 3],
+}
+
+impl Found {
+    pub(super) fn read(row: &Row) -> Result<Self, StoreError> {
+        let id = row.text(0)?;
+        Ok(Self {
+            id: id.parse().map_err(|_| StoreError::inconsistent(format!("reservation.id {id} is not a UUID")))?,
+            account: row.text(1)?.into(),
+            keys: [row.text(2)?.into(), row.text(3)?.into(), row.text(4)?.into()],
+            amount: Money::from_nano(row.int(5)?),
+        })
+    }
+
+    /// Counts `reserved` more in its account.
+    pub(in crate::spend) fn add_to(&self, deltas: &mut BTreeMap<AccountKey, Balance>, reserved: Money) {
+        for key in &self.keys {
+            let delta = deltas.entry((key.clone(), self.account.clone())).or_default();
+            delta.reserved = delta.reserved.plus(reserved);
+        }
+    }
+}
+
+pub(super) const DELETE_RESERVATIONS: &str = "
+    DELETE FROM reservation WHERE id IN (SELECT e.value->>0 FROM json_each($1) AS e)
+    RETURNING id, account, day, week, month, amount";
+
+pub(in crate::spend) async fn delete_reservations(tx: &mut Tx, ids: &Rows) -> Result<Vec<Found>, StoreError> {
+    tx.fetch(DELETE_RESERVATIONS, &ids.param()).await?.iter().map(Found::read).collect()
+}
+
+const GROW_RESERVATIONS: &str = "
+    UPDATE reservation SET amount = amount + CAST(e.value->>1 AS BIGINT)
+    FROM json_each($1) AS e WHERE reservation.id = e.value->>0
+    RETURNING reservation.id, reservation.account, reservation.day, reservation.week, reservation.month,
+              reservation.amount";
+
+pub(in crate::spend) async fn grow_reservations(tx: &mut Tx, rows: &Rows) -> Result<Vec<Found>, StoreError> {
+    tx.fetch(GROW_RESERVATIONS, &rows.param()).await?.iter().map(Found::read).collect()
+}
+
+const RENEW: &str = "UPDATE reservation SET expires_at = $1 WHERE replica = $2";
+
+pub(in crate::spend) async fn renew_reservations(
+    store: &Store,
+    replica: &str,
+    until: Timestamp,
+) -> Result<u64, StoreError> {
+    store.execute(RENEW, &[until.as_millisecond().into(), replica.into()]).await
+}
+
+/// `$2` is a replica whose reservations are alive whatever their expiry says: the one that asks.
+const EXPIRED: &str = "SELECT id FROM reservation WHERE expires_at < $1 AND replica <> $2 ORDER BY id LIMIT 500";
+
+/// Settles at its estimate what no living replica will settle. The usage row says so, and the real charge replaces it if
+/// it still comes.
+const SETTLE_EXPIRED: &str = "
+    INSERT INTO usage
+        (id, started_at, principal, groups, session_id, model, input_tokens, output_tokens, cache_read, cache_write_5m,
+         cache_write_1h, web_searches, fast, charge, estimated, account, day, week, month)
+    SELECT id, started_at, principal, groups, session_id, model, 0, 0, 0, 0, 0, 0, 0, amount, 1, account, day, week,
+           month
+    FROM reservation WHERE id IN (SELECT e.value->>0 FROM json_each($1) AS e)
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id";
+
+/// Settles expired reservations at their estimates; gives how many there were.
+pub(in crate::spend) async fn sweep_expired(
+    store: &Store,
+    before: Timestamp,
+    replica: &str,
+) -> Result<usize, StoreError> {
+    let expired = store.fetch(EXPIRED, &[before.as_millisecond().into(), replica.into()]).await?;
+    if expired.is_empty() {
+        return Ok(0);
+    }
+    let rows = Rows::of_texts(ids(&expired)?.into_iter());
+    let mut tx = store.begin().await?;
+    let new = ids(&tx.fetch(SETTLE_EXPIRED, &rows.param()).await?)?;
+    let mut deltas = BTreeMap::new();
+    let mut settled = 0;
+    // Only what this transaction takes away is counted: another replica may be sweeping too.
+    for ended in delete_reservations(&mut tx, &rows).await? {
+        ended.add_to(&mut deltas, Money::ZERO.minus(ended.amount));
+        if new.contains(&ended.id.to_string()) {
+            for key in &ended.keys {
+                let delta = deltas.entry((key.clone(), ended.account.clone())).or_default();
+                delta.settled = delta.settled.plus(ended.amount);
+            }
+            settled += 1;
+        }
+    }
+    finish(tx, Rows::of_ids(std::iter::empty()), &deltas).await?;
+    Ok(settled)
+}

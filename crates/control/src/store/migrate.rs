@@ -22,7 +22,8 @@ macro_rules! steps {
     };
 }
 
-const STEPS: &[Step] = steps![(1, "0001_identity_create"), (2, "0002_spend_create"), (3, "0003_session_create")];
+const STEPS: &[Step] =
+    steps![(1, "0001_identity_create"), (2, "0002_spend_create"), (3, "0003_session_create"), (4, "0004_lease_create")];
 
 /// Applies what is missing.
 pub(super) async fn postgres(client: &mut Client) -> Result<(), StoreError> {

@@ -57,11 +57,6 @@ impl Leases {
         !self.stale.is_empty()
     }
 
-    /// How many there are, and what they amount to.
-    pub(super) fn sum(&self) -> (usize, Money) {
-        (self.held.len(), self.held.values().fold(Money::ZERO, |sum, held| sum.plus(held.amount)))
-    }
-
     /// How many rows there are, as far as anyone knows.
     pub(super) fn rows(&self) -> u64 {
         let written = |held: &&Held| held.written.is_some_and(|written| written != Money::ZERO);

@@ -12,7 +12,7 @@ use control::spend::ledger::Writer;
 use control::spend::report::{Order, Whose};
 use control::spend::{
     Admission, Caps, Config, GroupMode, Ledger, Money, Period, Prices, Pricing, Refusal, Report, Reservation, Scope,
-    Settlement,
+    Setting, Settlement,
 };
 use control::store::{Config as StoreConfig, PostgresConfig, Store};
 use tokio::task::JoinHandle;
@@ -156,7 +156,8 @@ fn admin() -> WriteAccess {
 
 impl House {
     async fn cap(&self, scope: Scope, period: Period, cents: i64) {
-        self.caps.set(&admin(), &scope, period, Some(cents)).await.unwrap();
+        let wanted = Setting { scope, period, cents: Some(cents), pool: None };
+        self.caps.set(&admin(), &wanted).await.unwrap();
     }
 
     fn admission(who: &Arc<Principal>) -> Admission {
@@ -618,18 +619,18 @@ async fn caps_are_listed_in_the_order_of_their_creation(database: Database) {
     house.cap(Scope::User("c".to_owned()), Period::Daily, 2).await;
     let caps = &house.caps;
     let page = caps.page(&From::Start, 3, None).await.unwrap().unwrap();
-    let listed: Vec<_> = page.caps.iter().map(|cap| (cap.scope.id().to_owned(), cap.cents)).collect();
+    let listed: Vec<_> = page.caps.iter().map(|listed| (listed.cap.scope.id().to_owned(), listed.cap.cents)).collect();
     assert_eq!(listed, [("c".to_owned(), Some(2)), ("a".to_owned(), Some(1)), ("b".to_owned(), Some(1))]);
     assert!(page.has_more);
-    let last = page.caps[2].id.clone();
+    let last = page.caps[2].cap.id.clone();
     let rest = caps.page(&From::After(last.clone()), 3, None).await.unwrap().unwrap();
     assert_eq!((rest.caps.len(), rest.has_more), (1, false));
     let before = caps.page(&From::Before(last), 1, Some("user")).await.unwrap().unwrap();
-    assert_eq!((before.caps[0].scope.id(), before.has_more), ("a", true));
+    assert_eq!((before.caps[0].cap.scope.id(), before.has_more), ("a", true));
     assert!(caps.page(&From::After("spl_none".to_owned()), 1, None).await.unwrap().is_none());
 
     assert_eq!(caps.delete(&admin(), "spl_none").await.unwrap(), None);
-    let gone = caps.delete(&admin(), &page.caps[0].id).await.unwrap().unwrap();
+    let gone = caps.delete(&admin(), &page.caps[0].cap.id).await.unwrap().unwrap();
     assert_eq!(gone.cents, Some(2));
     assert_eq!(caps.find(&gone.id).await.unwrap(), None);
     assert_eq!(house.number("SELECT COUNT(*) FROM admin_audit").await, 6);

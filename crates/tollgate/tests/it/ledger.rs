@@ -11,8 +11,8 @@ use control::policy::{Config as PolicyConfig, Policies};
 use control::spend::ledger::Writer;
 use control::spend::report::{Order, Whose};
 use control::spend::{
-    Admission, Caps, Config, GroupMode, Ledger, Money, Period, Prices, Pricing, Refusal, Report, Reservation, Scope,
-    Setting, Settlement,
+    Admission, Caps, Config, GroupMode, Ledger, Money, Origin, Period, Prices, Pricing, Refusal, Report, Reservation,
+    Scope, Setting, Settlement,
 };
 use control::store::{Config as StoreConfig, PostgresConfig, Store};
 use tokio::task::JoinHandle;
@@ -168,7 +168,7 @@ impl House {
             body_bytes: 1_000,
             max_tokens: Some(200),
             upstreams: vec!["anthropic".to_owned()],
-            session_id: Some("s-1".to_owned()),
+            origin: Origin { session_id: Some("s-1".to_owned()), ..Origin::default() },
         }
     }
 
@@ -207,7 +207,15 @@ impl House {
 }
 
 fn settlement(usage: Usage) -> Settlement {
-    Settlement { upstream: "anthropic".to_owned(), usage, estimated: false, status: 200, ms: 12, ttfb_ms: Some(5) }
+    Settlement {
+        upstream: "anthropic".to_owned(),
+        model_sent: None,
+        usage,
+        estimated: false,
+        status: 200,
+        ms: 12,
+        ttfb_ms: Some(5),
+    }
 }
 
 /// Fifty at once against two cents, each $0.006 and bounded by more: three fit, a fourth may pass the cap by what it
@@ -508,7 +516,8 @@ async fn an_entry_that_the_database_refuses_does_not_hold_up_the_others(database
     let running = start(database, Duration::from_secs(30)).await;
     let house = &running.house;
     let nul = principal("n\0l");
-    let odd = Admission { session_id: Some("\0".to_owned()), ..House::admission(&nul) };
+    let origin = Origin { session_id: Some("\0".to_owned()), ..Origin::default() };
+    let odd = Admission { origin, ..House::admission(&nul) };
     let odd = house.reserve_as(&nul, odd).await.unwrap();
     let alice = house.reserve(&principal("alice")).await.unwrap();
     // More than the column holds, in a sum: what the database itself refuses.

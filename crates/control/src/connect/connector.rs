@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
+use http::uri::Authority;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::proxy::matcher::Intercept;
 use hyper_util::rt::TokioIo;
@@ -34,16 +35,30 @@ pub struct Connector {
     allow_loopback: bool,
     proxies: Option<Arc<Proxies>>,
     tls_to_proxy: Arc<ClientConfig>,
+    /// The one place that is not checked, over plain http.
+    open_to: Option<Authority>,
 }
 
 impl Connector {
     pub(super) fn new(allow_loopback: bool, proxies: Option<Arc<Proxies>>, tls_to_proxy: Arc<ClientConfig>) -> Self {
-        Self { allow_loopback, proxies, tls_to_proxy }
+        Self { allow_loopback, proxies, tls_to_proxy, open_to: None }
+    }
+
+    /// Leaves one destination unchecked: see [`super::Egress::to_metadata_server`].
+    pub(super) fn open_to(self, destination: Authority) -> Self {
+        Self { open_to: Some(destination), ..self }
     }
 
     async fn connect(self, destination: Uri) -> Result<Transport, ConnectError> {
         let host = destination.host().ok_or(ConnectError::NoHost)?.to_owned();
         let port = port_of(&destination);
+        if self.open_to.is_some()
+            && self.open_to.as_ref() == destination.authority()
+            && destination.scheme_str() == Some("http")
+        {
+            let addresses = lookup(&host, port).await?;
+            return Ok(MaybeHttpsStream::Http(TokioIo::new(first_to_answer(&host, &addresses).await?)));
+        }
         let Some((proxy, are_boundary)) = self.intercept(&destination) else {
             let addresses = self.resolve(&host, port).await?;
             return Ok(MaybeHttpsStream::Http(TokioIo::new(first_to_answer(&host, &addresses).await?)));

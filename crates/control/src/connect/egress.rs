@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::Authority;
 use http::{Request, response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Body;
@@ -82,6 +83,16 @@ impl Egress {
         // TLS to the proxy itself is the system's matter.
         let tcp = Connector::new(self.allow_loopback, proxies, Arc::clone(&self.tls));
         Ok(Self { direct: UpstreamClient::new(GuardedTlsConnector::new(tcp, tls)), ..self.clone() })
+    }
+
+    /// The same way out for [`Egress::fetch`] to one metadata server, which the guard keeps closed to everything else: opened
+    /// for that very host and port, and never through a proxy. Only code, or the environment of this process, may name it
+    /// (docs/security.md has the list); a configuration file must not.
+    #[must_use]
+    pub fn to_metadata_server(&self, server: &Authority) -> Self {
+        let tcp = Connector::new(self.allow_loopback, None, Arc::clone(&self.tls)).open_to(server.clone());
+        let direct = UpstreamClient::new(GuardedTlsConnector::new(tcp, Arc::clone(&self.tls)));
+        Self { direct, ..self.clone() }
     }
 
     /// A client for upstreams with a pool of its own, through the forward proxy where the environment says so. It follows
@@ -205,6 +216,21 @@ mod tests {
             let error = egress(false).fetch(get(&format!("http://{host}:9/")), SECOND, 100).await.unwrap_err();
             assert!(error.to_string().contains("ECONNREFUSED_SSRF: blocked (loopback"), "{host}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_metadata_server_is_opened_and_nothing_beside_it() {
+        let (port, _server) = scripted(&["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"]).await;
+        let server = format!("127.0.0.1:{port}");
+        let to_server = egress(false).to_metadata_server(&server.parse().unwrap());
+        for elsewhere in
+            ["http://127.0.0.1:9/".to_owned(), format!("http://localhost:{port}/"), format!("https://{server}/")]
+        {
+            let error = to_server.fetch(get(&elsewhere), SECOND, 100).await.unwrap_err();
+            assert!(error.to_string().contains("ECONNREFUSED_SSRF"), "{elsewhere}: {error}");
+        }
+        let (_, body) = to_server.fetch(get(&format!("http://{server}/")), SECOND, 100).await.unwrap();
+        assert_eq!(&body[..], b"ok");
     }
 
     #[tokio::test]

@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
-use http::uri::Authority;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::proxy::matcher::Intercept;
 use hyper_util::rt::TokioIo;
@@ -32,33 +31,25 @@ type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, ConnectError>> + Send
 /// TCP to a checked address, directly or through the forward proxy.
 #[derive(Debug, Clone)]
 pub struct Connector {
+    is_guarded: bool,
     allow_loopback: bool,
     proxies: Option<Arc<Proxies>>,
     tls_to_proxy: Arc<ClientConfig>,
-    /// The one place that is not checked, over plain http.
-    open_to: Option<Authority>,
 }
 
 impl Connector {
     pub(super) fn new(allow_loopback: bool, proxies: Option<Arc<Proxies>>, tls_to_proxy: Arc<ClientConfig>) -> Self {
-        Self { allow_loopback, proxies, tls_to_proxy, open_to: None }
+        Self { is_guarded: true, allow_loopback, proxies, tls_to_proxy }
     }
 
-    /// Leaves one destination unchecked: see [`super::Egress::to_metadata_server`].
-    pub(super) fn open_to(self, destination: Authority) -> Self {
-        Self { open_to: Some(destination), ..self }
+    /// Without any check; see [`super::Egress::towards_this_machine`].
+    pub(super) fn unguarded(tls_to_proxy: Arc<ClientConfig>) -> Self {
+        Self { is_guarded: false, allow_loopback: true, proxies: None, tls_to_proxy }
     }
 
     async fn connect(self, destination: Uri) -> Result<Transport, ConnectError> {
         let host = destination.host().ok_or(ConnectError::NoHost)?.to_owned();
         let port = port_of(&destination);
-        if self.open_to.is_some()
-            && self.open_to.as_ref() == destination.authority()
-            && destination.scheme_str() == Some("http")
-        {
-            let addresses = lookup(&host, port).await?;
-            return Ok(MaybeHttpsStream::Http(TokioIo::new(first_to_answer(&host, &addresses).await?)));
-        }
         let Some((proxy, are_boundary)) = self.intercept(&destination) else {
             let addresses = self.resolve(&host, port).await?;
             return Ok(MaybeHttpsStream::Http(TokioIo::new(first_to_answer(&host, &addresses).await?)));
@@ -83,6 +74,9 @@ impl Connector {
 
     /// Every address of the host; refused when one of them is, so that no answer can hide behind another.
     async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+        if !self.is_guarded {
+            return lookup(host, port).await;
+        }
         check_literal_host(host, self.allow_loopback)?;
         let addresses = lookup(host, port).await?;
         for address in &addresses {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::Authority;
 use http::{Request, response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Body;
@@ -85,14 +84,15 @@ impl Egress {
         Ok(Self { direct: UpstreamClient::new(GuardedTlsConnector::new(tcp, tls)), ..self.clone() })
     }
 
-    /// The same way out for [`Egress::fetch`] to one metadata server, which the guard keeps closed to everything else: opened
-    /// for that very host and port, and never through a proxy. Only code, or the environment of this process, may name it
-    /// (docs/security.md has the list); a configuration file must not.
+    /// The same way out for the requests of [`Egress::fetch`] to services that a cloud offers to this machine itself: its
+    /// metadata service, an identity endpoint beside the process. They live at the very addresses that everything else is
+    /// kept from, so nothing is checked and no proxy is asked. Only for addresses that are part of a cloud's own protocol or
+    /// that the process's environment names; never for one that a configuration or an answer names.
     #[must_use]
-    pub fn to_metadata_server(&self, server: &Authority) -> Self {
-        let tcp = Connector::new(self.allow_loopback, None, Arc::clone(&self.tls)).open_to(server.clone());
+    pub fn towards_this_machine(&self) -> Self {
+        let tcp = Connector::unguarded(Arc::clone(&self.tls));
         let direct = UpstreamClient::new(GuardedTlsConnector::new(tcp, Arc::clone(&self.tls)));
-        Self { direct, ..self.clone() }
+        Self { proxies: None, direct, ..self.clone() }
     }
 
     /// A client for upstreams with a pool of its own, through the forward proxy where the environment says so. It follows
@@ -219,18 +219,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_metadata_server_is_opened_and_nothing_beside_it() {
-        let (port, _server) = scripted(&["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"]).await;
-        let server = format!("127.0.0.1:{port}");
-        let to_server = egress(false).to_metadata_server(&server.parse().unwrap());
-        for elsewhere in
-            ["http://127.0.0.1:9/".to_owned(), format!("http://localhost:{port}/"), format!("https://{server}/")]
-        {
-            let error = to_server.fetch(get(&elsewhere), SECOND, 100).await.unwrap_err();
-            assert!(error.to_string().contains("ECONNREFUSED_SSRF"), "{elsewhere}: {error}");
-        }
-        let (_, body) = to_server.fetch(get(&format!("http://{server}/")), SECOND, 100).await.unwrap();
+    async fn what_a_cloud_offers_to_this_machine_is_reached_unchecked_and_around_the_proxy() {
+        let (proxy, _proxy) = proxy().await;
+        let (port, server) = scripted(&["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"]).await;
+        let egress = behind(&ProxyConfig { is_egress_boundary: true, ..proxy }).towards_this_machine();
+        let (_, body) = egress.fetch(get(&format!("http://localhost:{port}/token")), SECOND, 9).await.unwrap();
         assert_eq!(&body[..], b"ok");
+        assert!(server.await.unwrap().starts_with("GET /token "));
     }
 
     #[tokio::test]

@@ -126,7 +126,7 @@ impl Machine {
         // The header keeps a server that is tricked into asking from being answered.
         let request = Request::get(format!("http://{}/{path}/{what}", self.metadata)).header(FLAVOR, "Google");
         let request = request.body(Full::default()).map_err(|_| CallError::Unreadable)?;
-        let egress = line.egress.to_metadata_server(&self.metadata);
+        let egress = line.egress.towards_this_machine();
         let (answer, body) = egress.fetch(request, line.budget, LONGEST_ANSWER).await?;
         if answer.status != StatusCode::OK {
             return Err(CallError::Status(answer.status));

@@ -42,11 +42,6 @@ const NANO: i64 = 1_000_000_000;
 const PER: i128 = 1_000_000;
 /// No request has more tokens of a class: what an upstream claims beyond is cut, so that no sum can overflow.
 const MOST_TOKENS: u64 = 1_000_000_000;
-/// Tokens that the API adds to a prompt by itself (its tool-use instructions), generously.
-const API_PROMPT: u64 = 2_000;
-/// Output assumed of a request that does not say `max_tokens`; the API refuses such a request.
-const UNSTATED_OUTPUT: u64 = 32_000;
-
 /// Turns usage into charges.
 #[derive(Debug, Clone, Default)]
 pub struct Prices {
@@ -71,22 +66,6 @@ impl Prices {
     pub(super) fn charge_parts(&self, upstream: &str, model: &Model, usage: &Usage) -> (Money, Money) {
         let (input, output) = self.parts(upstream, model, usage);
         (self.round_up(input), self.round_up(output))
-    }
-
-    /// No request of this size costs more on any of `upstreams`: every body byte a token of the dearest class, and
-    /// `max_tokens` of output.
-    #[must_use]
-    pub fn bound(&self, upstreams: &[String], model: &Model, body_bytes: u64, max_tokens: Option<u64>) -> Money {
-        let input = body_bytes.saturating_add(API_PROMPT);
-        let output = max_tokens.unwrap_or(UNSTATED_OUTPUT);
-        let of = |upstream: &str| {
-            let written = Usage { cache_creation_1h_tokens: input, output_tokens: output, ..Usage::default() };
-            let short_written = Usage { cache_creation_5m_tokens: input, cache_creation_1h_tokens: 0, ..written };
-            let plain = Usage { input_tokens: input, cache_creation_1h_tokens: 0, ..written };
-            let usages = [written, short_written, plain].map(|usage| Usage { fast: true, ..usage });
-            usages.iter().map(|usage| self.charge(upstream, model, usage)).max().unwrap_or(Money::ZERO)
-        };
-        upstreams.iter().map(|upstream| of(upstream)).max().unwrap_or(Money::ZERO)
     }
 
     /// Nano-dollars times a million, before the multiplier: of the prompt and of the answer.
@@ -250,22 +229,5 @@ mod tests {
         };
         let dear = Prices::new(Pricing { multiplier_nano: i64::MAX, overrides: Vec::new() });
         assert_eq!(dear.charge("up", &model("claude-opus-4-6"), &absurd), Money::MAX);
-    }
-
-    #[test]
-    fn the_bound_covers_every_way_to_use_so_many_bytes_and_tokens() {
-        let prices = Prices::default();
-        let up = ["up".to_owned()];
-        for id in ["claude-opus-4-6", "claude-haiku-5-5", "claude-sonnet-4-6"] {
-            let model = model(id);
-            let bound = prices.bound(&up, &model, 120_000, Some(500));
-            for usage in [
-                Usage { input_tokens: 120_000, output_tokens: 500, fast: true, ..Usage::default() },
-                Usage { cache_creation_1h_tokens: 120_000, output_tokens: 500, ..Usage::default() },
-                Usage { cache_creation_5m_tokens: 119_999, input_tokens: 1, output_tokens: 500, ..Usage::default() },
-            ] {
-                assert!(prices.charge("up", &model, &usage) <= bound, "{id}");
-            }
-        }
     }
 }

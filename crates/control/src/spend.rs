@@ -15,7 +15,7 @@ mod table;
 use std::time::Duration;
 
 pub use cap::{Cap, Caps, Scope, Setting};
-pub use ledger::{Admission, Ledger, Refusal, Reservation, Settlement, Standing};
+pub use ledger::{Admission, Ledger, Origin, Refusal, Reservation, Settlement, Standing};
 pub use money::Money;
 pub use period::Period;
 pub use pool::PoolInForce;

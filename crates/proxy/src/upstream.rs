@@ -155,6 +155,12 @@ impl Upstreams {
         candidates::candidates(&self.all, model, requested, groups)
     }
 
+    /// Whether any of them serves `model` to a member of `groups`.
+    #[must_use]
+    pub fn serve(&self, model: &Model, groups: &[String]) -> bool {
+        self.all.iter().any(|upstream| upstream.admits(model, groups) && upstream.id_for(model).is_some())
+    }
+
     /// Asks one upstream, once. `sent` tells whether it has the whole request; dropping the future takes it back by
     /// closing the connection.
     ///

@@ -27,6 +27,7 @@ use crate::http::admin::{self, Admins};
 use crate::http::caller::Wall;
 use crate::http::documents::{self, Landing};
 use crate::http::health::{self, Readiness};
+use crate::http::inference::models::Reach;
 use crate::http::layers::Edge;
 use crate::http::{self, Router, Surfaces, managed, oauth};
 use crate::serve::{self, Server};
@@ -69,7 +70,7 @@ pub async fn start_at(
     audit_out: impl Write + Send + 'static,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<Gateway> {
-    let Loaded { mut config, warnings, digest, path } = loaded;
+    let Loaded { mut config, warnings, digest, path, lines: _ } = loaded;
     let audit = AuditLog::to(audit_out, Arc::clone(&clock)).context("the audit's thread cannot be started")?;
     let load = Event::ConfigLoad { path: &path.display().to_string(), sha256: &digest };
     audit.emit(None, &load);
@@ -211,6 +212,7 @@ impl Building {
         let policies = Arc::new(policies);
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
+        let admin_groups = config.admin.as_ref().map(|admin| admin.groups.clone()).unwrap_or_default();
         let blocked_message = config.admin.as_ref().and_then(|admin| admin.spend.blocked_message.clone());
         let (ledger, admin) = match config.admin {
             Some(admin) => {
@@ -266,11 +268,22 @@ impl Building {
             version: env!("CARGO_PKG_VERSION"),
         };
         let largest = usize::try_from(config.limits.max_request_bytes).unwrap_or(usize::MAX);
+        let inference = Arc::new(inference);
+        let reach: Reach = {
+            let inference = Arc::clone(&inference);
+            Arc::new(move |model, groups| inference.upstreams.serve(model, groups))
+        };
+        let desktop = managed::Desktop {
+            reach: Arc::clone(&reach),
+            clock: Arc::clone(&self.clock),
+            ttl: config.session.ttl,
+            admin_groups,
+        };
         let surfaces = Surfaces {
             open: health::routes(Arc::new(readiness)).merge(documents::routes(landing)).merge(open),
-            guarded: http::inference::messages::routes(Arc::new(inference), blocked_message, cut_by)
-                .merge(http::inference::models::routes(Arc::clone(&policies)))
-                .merge(managed::routes(policies, self.audit.clone()))
+            guarded: http::inference::messages::routes(inference, blocked_message, cut_by)
+                .merge(http::inference::models::routes(Arc::clone(&policies), reach))
+                .merge(managed::routes(policies, desktop, self.audit.clone()))
                 .merge(http::otlp::routes(Arc::new(relay), largest)),
             admin,
         };

@@ -83,7 +83,10 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
     let upstreams = read_upstreams(&root, allow_loopback);
     let models = models::read(root.get("models"), upstreams.as_deref());
     let include_builtin = read_include_builtin(&root, models.as_deref().is_some_and(<[_]>::is_empty));
-    let policies = managed::read(root.get("managed"));
+    let managed = managed::read(root.get("managed"), folder);
+    if let (Some(models), Some(upstreams)) = (&models, &upstreams) {
+        models::warn_of_dead_ends(&root, models, upstreams, include_builtin.unwrap_or(true));
+    }
     let admin = admin::read(root.get("admin"), root.get("enforcement"));
     let has_user = root.get("admin").is_some() || root.get("managed").is_some();
     let pricing = admin::read_pricing(root.get("pricing"), upstreams.as_deref(), has_user);
@@ -101,12 +104,18 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
     let (store, readiness_grace) = store?;
     let (admin, billing_group_tag) = admin?;
     let pricing = pricing?;
+    let issuer = listen.origin(listen.port);
+    let managed = managed?;
     let policy = policy::Config {
-        policies: policies?,
+        policies: managed.policies,
+        kind: managed.kind,
         telemetry_env: telemetry.environment(listen.public_url.as_deref()),
         model_pricing: pricing.as_ref().map(admin::model_pricing),
+        desktop: policy::DesktopConfig {
+            origin: issuer.clone(),
+            telemetry: telemetry.attributes(listen.public_url.as_deref()),
+        },
     };
-    let issuer = listen.origin(listen.port);
     Some(Config {
         listen,
         access_control: access_control?,

@@ -29,7 +29,7 @@ const OPEN: [&str; 15] = [
 ];
 
 /// Every path that the gateway serves.
-const PATHS: [&str; 25] = [
+const PATHS: [&str; 26] = [
     "/",
     "/.well-known/oauth-authorization-server",
     "/device",
@@ -45,6 +45,7 @@ const PATHS: [&str; 25] = [
     "/protocol",
     "/readyz",
     "/robots.txt",
+    "/user/bootstrap",
     "/v1/logs",
     "/v1/messages",
     "/v1/messages/count_tokens",

@@ -6,9 +6,11 @@
 
 pub(in crate::spend) mod account;
 pub(in crate::spend) mod batch;
+pub(in crate::spend) mod lease;
+mod local;
+mod work;
 mod writer;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,9 +25,10 @@ pub use self::writer::Writer;
 
 use self::account::Snapshot;
 use self::batch::{Ask, Entry, Outcome, Record, Settle, Verdict};
+use self::local::{Accounts, Wanted};
 use super::estimate::Estimates;
 use super::period::Keys;
-use super::{Caps, Config, Money, Prices, table};
+use super::{Caps, Config, Money, Prices, Quote, table};
 use crate::clock::Clock;
 use crate::identity::Principal;
 use crate::policy::permit::Permit;
@@ -54,7 +57,7 @@ struct Shared {
     wait: Duration,
     entries: mpsc::UnboundedSender<Entry>,
     estimates: Mutex<Estimates>,
-    snapshots: Mutex<HashMap<Arc<str>, Snapshot>>,
+    accounts: Accounts,
     keys: ArcSwapOption<Keys>,
 }
 
@@ -69,8 +72,8 @@ pub struct Admission {
     pub body_bytes: u64,
     /// `max_tokens`: no more output tokens than this.
     pub max_tokens: Option<u64>,
-    /// Names of the upstreams that may serve it.
-    pub upstreams: Vec<String>,
+    /// What it costs on each of the upstreams that may serve it; see [`Ledger::quote`].
+    pub quotes: Vec<Quote>,
     /// What its usage row says of where it comes from.
     pub origin: Origin,
 }
@@ -97,8 +100,9 @@ pub struct Origin {
 pub struct Reservation {
     shared: Arc<Shared>,
     record: Arc<Record>,
+    quotes: Vec<Quote>,
     amount: Money,
-    standing: Option<Standing>,
+    standing: Option<Arc<Standing>>,
     ended: bool,
 }
 
@@ -119,6 +123,17 @@ pub struct Settlement {
     pub ms: u64,
     /// Milliseconds to the first byte of the body.
     pub ttfb_ms: Option<u64>,
+}
+
+/// How a request is admitted.
+#[derive(Debug)]
+enum Way {
+    /// Nobody limits it.
+    Free,
+    /// Out of a lease.
+    Leased(Option<Arc<Standing>>),
+    /// By the database.
+    Ask,
 }
 
 /// Why a request cannot be afforded.
@@ -150,7 +165,7 @@ impl Ledger {
             wait: config.wait,
             entries,
             estimates: Mutex::default(),
-            snapshots: Mutex::default(),
+            accounts: Accounts::default(),
             keys: ArcSwapOption::empty(),
         });
         (Self { shared: Arc::clone(&shared) }, Writer::new(shared, inbox))
@@ -162,12 +177,16 @@ impl Ledger {
     /// # Errors
     /// [`Refusal::Over`] or [`Refusal::Unavailable`].
     pub async fn check(&self, principal: &Principal) -> Result<(), Refusal> {
+        let (now, instant) = (self.shared.clock.now(), self.shared.instant());
+        let (keys, revision) = (self.shared.keys(now), self.shared.caps.revision());
+        if self.shared.accounts.is_leased(principal, &keys, revision, instant) {
+            return Ok(());
+        }
         let in_force = self.shared.caps.in_force(principal);
         if in_force.is_empty() {
             return Ok(());
         }
-        let now = self.shared.clock.now();
-        let Some(snapshot) = self.shared.snapshot(&account_of(principal)) else { return Ok(()) };
+        let Some(snapshot) = self.shared.accounts.snapshot(principal) else { return Ok(()) };
         match snapshot.over(&in_force, now) {
             None => Ok(()),
             Some(standing) if self.shared.is_fresh(&snapshot) => Err(Refusal::Over(Box::new(standing))),
@@ -185,18 +204,24 @@ impl Ledger {
         if in_force.is_empty() {
             return Ok(());
         }
-        let account = account_of(principal);
         let now = self.shared.clock.now();
-        let keys = self.shared.keys(now);
+        let (account, keys) = (self.shared.accounts.name(principal, self.shared.instant()), self.shared.keys(now));
         let read = table::read_account(&self.shared.store, &account, &keys, self.shared.clock.instant()).await;
         match read {
             Ok(snapshot) => {
                 let over = snapshot.over(&in_force, now);
-                self.shared.remember(account, snapshot);
+                self.shared.accounts.remember(principal, snapshot);
                 over.map_or(Ok(()), |standing| Err(Refusal::Over(Box::new(standing))))
             }
             Err(error) => self.shared.without_database(&error),
         }
+    }
+
+    /// What the permitted request costs on `upstream`, which is asked for the model as `sent`. `asked` is the client's word
+    /// for it.
+    #[must_use]
+    pub fn quote(&self, permit: &Permit, asked: &str, upstream: &str, sent: &str) -> Quote {
+        self.shared.prices.quote(asked, permit.model(), upstream, sent)
     }
 
     /// Sets money aside for a request, or says why not.
@@ -205,28 +230,36 @@ impl Ledger {
     /// When a cap stands in the way.
     pub async fn reserve(&self, permit: &Permit, admission: Admission) -> Result<Reservation, Refusal> {
         let model = permit.model();
-        let bound = self.shared.prices.bound(&admission.upstreams, model, admission.body_bytes, admission.max_tokens);
+        let bounds = admission.quotes.iter().map(|quote| quote.bound(admission.body_bytes, admission.max_tokens));
+        let bound = bounds.max().unwrap_or(Money::ZERO);
         let amount = self.shared.estimates().expected(&model.id, admission.body_bytes, bound);
-        let capped = !self.shared.caps.in_force(&admission.principal).is_empty();
         let now = self.shared.clock.now();
+        let keys = self.shared.keys(now);
+        let (account, way) = self.shared.way(&admission.principal, &keys, amount);
         let record = Arc::new(Record {
             id: admission.id,
-            account: account_of(&admission.principal),
+            account,
             principal: admission.principal,
             model: Arc::clone(model),
             origin: admission.origin,
             body_bytes: admission.body_bytes,
             started_at: now,
-            keys: self.shared.keys(now),
+            keys,
         });
-        let standing = if capped {
-            self.ask(&record, amount).await?
-        } else {
+        let standing = match way {
+            Way::Ask => self.ask(&record, amount).await?.map(Arc::new),
             // Nothing to decide: recorded behind, for whoever sets a cap meanwhile and for a crash.
-            self.shared.enter(Entry::Admit { record: Arc::clone(&record), amount });
-            None
+            Way::Free => {
+                self.shared.enter(Entry::Admit { record: Arc::clone(&record), amount, leased: false });
+                None
+            }
+            Way::Leased(standing) => {
+                self.shared.enter(Entry::Admit { record: Arc::clone(&record), amount, leased: true });
+                standing
+            }
         };
-        Ok(Reservation { shared: Arc::clone(&self.shared), record, amount, standing, ended: false })
+        let (shared, quotes) = (Arc::clone(&self.shared), admission.quotes);
+        Ok(Reservation { shared, record, quotes, amount, standing, ended: false })
     }
 
     async fn ask(&self, record: &Arc<Record>, amount: Money) -> Result<Option<Standing>, Refusal> {
@@ -270,7 +303,7 @@ impl Reservation {
     /// Where the principal stood against its fullest cap before this request; `None` without caps.
     #[must_use]
     pub fn standing(&self) -> Option<&Standing> {
-        self.standing.as_ref()
+        self.standing.as_deref()
     }
 
     /// The meter has seen this much: when it costs more than was set aside, more is set aside.
@@ -289,7 +322,12 @@ impl Reservation {
     /// What `usage` costs on `upstream`.
     #[must_use]
     pub fn charge(&self, upstream: &str, usage: &Usage) -> Money {
-        self.shared.prices.charge(upstream, &self.record.model, usage)
+        self.quote(upstream).map_or(Money::ZERO, |quote| quote.charge(usage))
+    }
+
+    /// What that upstream quoted. Only those that did are asked.
+    fn quote(&self, upstream: &str) -> Option<&Quote> {
+        self.quotes.iter().find(|quote| quote.upstream() == upstream)
     }
 
     /// The usage to assume when a request was sent and no word of its tokens ever came (R18): its prompt, by size.
@@ -301,11 +339,11 @@ impl Reservation {
     /// Swaps the reservation for the real charge and returns it. Takes effect exactly once, also when the process dies
     /// right after (then at the estimate).
     pub fn settle(mut self, settlement: Settlement) -> Money {
-        let (model, usage) = (&self.record.model, &settlement.usage);
+        let (record, usage) = (&self.record, &settlement.usage);
         let charge = self.charge(&settlement.upstream, usage);
-        if !settlement.estimated {
-            let (prompt, answer) = self.shared.prices.charge_parts(&settlement.upstream, model, usage);
-            self.shared.estimates().learn(&model.id, self.record.body_bytes, prompt, answer);
+        if let Some(quote) = self.quote(&settlement.upstream).filter(|_| !settlement.estimated) {
+            let (prompt, answer) = quote.charge_parts(usage);
+            self.shared.estimates().learn(&record.model.id, record.body_bytes, prompt, answer);
         }
         let outcome = Outcome {
             upstream: Some(settlement.upstream),
@@ -351,12 +389,17 @@ impl Shared {
         self.estimates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn snapshot(&self, account: &str) -> Option<Snapshot> {
-        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).get(account).cloned()
-    }
-
-    fn remember(&self, account: Arc<str>, snapshot: Snapshot) {
-        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).insert(account, snapshot);
+    /// How a request is admitted, and the name of its account.
+    fn way(&self, principal: &Principal, keys: &Arc<Keys>, amount: Money) -> (Arc<str>, Way) {
+        let now = self.instant();
+        if !self.caps.limit(principal) {
+            return (self.accounts.name(principal, now), Way::Free);
+        }
+        let revision = self.caps.revision();
+        match self.accounts.admit(&Wanted { principal, keys, revision, amount, now }) {
+            (account, Some(standing)) => (account, Way::Leased(standing)),
+            (account, None) => (account, Way::Ask),
+        }
     }
 
     fn is_fresh(&self, snapshot: &Snapshot) -> bool {

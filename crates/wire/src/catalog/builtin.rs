@@ -37,11 +37,6 @@ impl Builtins {
         self.models.iter().find(|model| model.spellings().contains(&&*id))
     }
 
-    /// List price of the model that some provider calls by that id, whatever the Bedrock region prefix.
-    pub(super) fn price_of(&self, upstream_id: &str) -> Option<&Price> {
-        self.by_upstream_id(upstream_id).map(|model| &model.price)
-    }
-
     /// The model that some provider calls by that id, whatever the Bedrock region prefix.
     pub(super) fn by_upstream_id(&self, upstream_id: &str) -> Option<&Builtin> {
         let id = lower(upstream_id);

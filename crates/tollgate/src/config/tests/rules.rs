@@ -6,7 +6,7 @@ use std::time::Duration;
 use control::identity::{ClientCredential, SecretMethod};
 use control::spend::GroupMode;
 
-use super::{GOOGLE_KEY_FILE, SECRET, file, parse, read, refused, valid};
+use super::{GOOGLE_KEY_FILE, SECRET, environment, file, parse, read, refused, valid};
 use crate::config::Environment;
 
 #[test]
@@ -118,6 +118,33 @@ fn a_client_has_a_secret_or_a_key_and_never_both() {
 }
 
 #[test]
+fn without_a_key_file_google_groups_are_asked_for_with_what_the_environment_has() {
+    let with = |name: &str, value: &str| {
+        let text = file(&oidc_client("client_secret: s, google_groups: {admin_email: a@b.c}"));
+        let environment = environment().and(name, value);
+        let read = parse(text.as_bytes(), Path::new("/etc/tollgate"), &environment);
+        read.map(|(config, _)| format!("{:?}", config.oidc.google_groups.unwrap()))
+            .map_err(|problems| format!("{}: {}", problems[0].path, problems[0].message))
+    };
+    let machine = with("EMPTY", "").unwrap();
+    assert!(machine.contains("metadata.google.internal") && machine.contains("oauth2.googleapis.com"), "{machine}");
+    assert!(with("GCE_METADATA_HOST", "127.0.0.1:8998").unwrap().contains("127.0.0.1:8998"));
+    assert!(with("GOOGLE_APPLICATION_CREDENTIALS", GOOGLE_KEY_FILE).unwrap().contains("gateway@"));
+    for (name, value, problem) in [
+        ("GCE_METADATA_HOST", "http://x/", "GCE_METADATA_HOST is not a host, or a host and a port"),
+        ("GCE_METADATA_HOST", "user@x", "GCE_METADATA_HOST is not a host, or a host and a port"),
+        (
+            "GOOGLE_APPLICATION_CREDENTIALS",
+            "/nonexistent/key.json",
+            "GOOGLE_APPLICATION_CREDENTIALS names a file that is no service account key",
+        ),
+    ] {
+        let told = with(name, value).unwrap_err();
+        assert!(told.starts_with(&format!("oidc.google_groups: {problem}")), "{told}");
+    }
+}
+
+#[test]
 fn what_is_said_of_the_provider_can_be_so() {
     for (more, problem) in [
         ("discovery_url: 'https://i.example.com/metadata'", "oidc.discovery_url: must be the URL of a discovery"),
@@ -128,7 +155,7 @@ fn what_is_said_of_the_provider_can_be_so() {
         ("ca_cert_pem: none", "oidc.ca_cert_pem: must be one or more certificates"),
         ("additional_authorized_parties: ['']", "oidc.additional_authorized_parties[0]: blank"),
         ("use_proxy: 'yes'", "oidc.use_proxy: must be true or false"),
-        ("google_groups: {admin_email: a@b.c}", "oidc.google_groups.service_account_json_path: missing"),
+        ("google_groups: {}", "oidc.google_groups.admin_email: missing"),
         (
             "google_groups: {service_account_json_path: /nonexistent/key.json, admin_email: a@b.c}",
             "oidc.google_groups.service_account_json_path: the file cannot be read",
@@ -349,9 +376,49 @@ fn pricing_rules() {
         &["pricing.overrides[0].cache_read: must be a number above 0", "pricing.overrides[0].cache_write: missing"],
     );
     refused(&row(&format!("{{model: m, {rates}}}, {{model: M, {rates}}}")), &["pricing.overrides[1]: an earlier row"]);
+    let (config, warnings) = valid(&row(&format!("{{model: claude-haiku-4-5, {rates}}}, {{model: m, {rates}}}")));
+    assert_eq!(config.pricing.overrides[0].rates.cache_write_1h, 1_500_000_000);
+    assert_eq!(warnings.iter().map(|warning| &*warning.path).collect::<Vec<_>>(), ["pricing.overrides[1]"]);
+    refused("admin: {}\npricing: {unknown_model: free}", &["pricing.unknown_model: must be tier or refuse, not free"]);
     let (config, warnings) = valid("managed: {policies: []}\npricing: {multiplier: 1.5}");
     assert_eq!(warnings[0].path, "pricing.multiplier");
     assert_eq!(config.policy.model_pricing.unwrap().to_string(), r#"{"multiplier":1.5,"overrides":{}}"#);
+}
+
+#[test]
+fn a_model_without_a_price_is_metered_at_the_unknown_tier_or_refused() {
+    let file = |pricing: &str| {
+        format!(
+            "admin: {{}}\npricing: {{{pricing}}}\nmodels:\n  - {{id: listed, upstream_model: {{anthropic: claude-opus-4-6}}}}\n  \
+             - {{id: strange, upstream_model: {{anthropic: model-x}}}}\n  \
+             - {{id: claude-haiku-4-5, upstream_model: {{anthropic: my-deployment}}}}"
+        )
+    };
+    let read = |pricing: &str| {
+        let (config, warnings) = valid(&file(pricing));
+        let ids: Vec<String> = config.models.into_iter().map(|model| model.id).collect();
+        (ids, warnings.into_iter().map(|warning| format!("{}: {}", warning.path, warning.message)).collect::<Vec<_>>())
+    };
+    let (ids, warnings) = read("");
+    assert_eq!(ids, ["listed", "strange", "claude-haiku-4-5"]);
+    assert_eq!(
+        warnings,
+        [
+            "models[1]: strange has no price on anthropic; it is metered at 5 and 25 USD per million tokens. Add a row to \
+          pricing.overrides"
+        ]
+    );
+    let (ids, warnings) = read("unknown_model: refuse");
+    assert_eq!(ids, ["listed", "claude-haiku-4-5"]);
+    assert!(
+        warnings[0].starts_with("models[1]: strange has no price on anthropic; it is not served there"),
+        "{warnings:?}"
+    );
+    assert!(valid(&file("unknown_model: tier").replace("admin: {}", "managed: {policies: []}")).1.is_empty());
+    for model in ["strange", "MODEL-X"] {
+        let row = format!("{{model: {model}, input: 1, output: 1, cache_read: 1, cache_write: 1}}");
+        assert_eq!(read(&format!("unknown_model: refuse, overrides: [{row}]")).1, Vec::<String>::new(), "{model}");
+    }
 }
 
 #[test]

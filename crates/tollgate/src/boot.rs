@@ -25,6 +25,7 @@ use wire::catalog::Catalog;
 use crate::config::{Config, Loaded};
 use crate::http::admin::{self, Admins};
 use crate::http::caller::Wall;
+use crate::http::documents::{self, Landing};
 use crate::http::health::{self, Readiness};
 use crate::http::layers::Edge;
 use crate::http::{self, Router, Surfaces, managed, oauth};
@@ -264,9 +265,14 @@ impl Building {
                 refresh: config.rate_limits.refresh,
             },
         );
+        let landing = Landing {
+            public_origin: origin.clone(),
+            idp_host: config.oidc.issuer.host_str().unwrap_or_default().to_owned(),
+            version: env!("CARGO_PKG_VERSION"),
+        };
         let largest = usize::try_from(config.limits.max_request_bytes).unwrap_or(usize::MAX);
         let surfaces = Surfaces {
-            open: health::routes(Arc::new(readiness)).merge(open),
+            open: health::routes(Arc::new(readiness)).merge(documents::routes(landing)).merge(open),
             guarded: http::inference::messages::routes(Arc::new(inference), blocked_message, cut_by)
                 .merge(http::inference::models::routes(Arc::clone(&policies)))
                 .merge(managed::routes(policies, self.audit.clone()))

@@ -31,6 +31,7 @@ type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, ConnectError>> + Send
 /// TCP to a checked address, directly or through the forward proxy.
 #[derive(Debug, Clone)]
 pub struct Connector {
+    is_guarded: bool,
     allow_loopback: bool,
     proxies: Option<Arc<Proxies>>,
     tls_to_proxy: Arc<ClientConfig>,
@@ -38,7 +39,12 @@ pub struct Connector {
 
 impl Connector {
     pub(super) fn new(allow_loopback: bool, proxies: Option<Arc<Proxies>>, tls_to_proxy: Arc<ClientConfig>) -> Self {
-        Self { allow_loopback, proxies, tls_to_proxy }
+        Self { is_guarded: true, allow_loopback, proxies, tls_to_proxy }
+    }
+
+    /// Without any check; see [`super::Egress::towards_this_machine`].
+    pub(super) fn unguarded(tls_to_proxy: Arc<ClientConfig>) -> Self {
+        Self { is_guarded: false, allow_loopback: true, proxies: None, tls_to_proxy }
     }
 
     async fn connect(self, destination: Uri) -> Result<Transport, ConnectError> {
@@ -68,6 +74,9 @@ impl Connector {
 
     /// Every address of the host; refused when one of them is, so that no answer can hide behind another.
     async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+        if !self.is_guarded {
+            return lookup(host, port).await;
+        }
         check_literal_host(host, self.allow_loopback)?;
         let addresses = lookup(host, port).await?;
         for address in &addresses {

@@ -84,6 +84,17 @@ impl Egress {
         Ok(Self { direct: UpstreamClient::new(GuardedTlsConnector::new(tcp, tls)), ..self.clone() })
     }
 
+    /// The same way out for the requests of [`Egress::fetch`] to services that a cloud offers to this machine itself: its
+    /// metadata service, an identity endpoint beside the process. They live at the very addresses that everything else is
+    /// kept from, so nothing is checked and no proxy is asked. Only for addresses that are part of a cloud's own protocol or
+    /// that the process's environment names; never for one that a configuration or an answer names.
+    #[must_use]
+    pub fn towards_this_machine(&self) -> Self {
+        let tcp = Connector::unguarded(Arc::clone(&self.tls));
+        let direct = UpstreamClient::new(GuardedTlsConnector::new(tcp, Arc::clone(&self.tls)));
+        Self { proxies: None, direct, ..self.clone() }
+    }
+
     /// A client for upstreams with a pool of its own, through the forward proxy where the environment says so. It follows
     /// no redirects and never sends a request twice.
     #[must_use]
@@ -205,6 +216,16 @@ mod tests {
             let error = egress(false).fetch(get(&format!("http://{host}:9/")), SECOND, 100).await.unwrap_err();
             assert!(error.to_string().contains("ECONNREFUSED_SSRF: blocked (loopback"), "{host}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_cloud_offers_to_this_machine_is_reached_unchecked_and_around_the_proxy() {
+        let (proxy, _proxy) = proxy().await;
+        let (port, server) = scripted(&["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"]).await;
+        let egress = behind(&ProxyConfig { is_egress_boundary: true, ..proxy }).towards_this_machine();
+        let (_, body) = egress.fetch(get(&format!("http://localhost:{port}/token")), SECOND, 9).await.unwrap();
+        assert_eq!(&body[..], b"ok");
+        assert!(server.await.unwrap().starts_with("GET /token "));
     }
 
     #[tokio::test]

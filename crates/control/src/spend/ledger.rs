@@ -71,8 +71,23 @@ pub struct Admission {
     pub max_tokens: Option<u64>,
     /// Names of the upstreams that may serve it.
     pub upstreams: Vec<String>,
-    /// The client's session id, for the usage row.
+    /// What its usage row says of where it comes from.
+    pub origin: Origin,
+}
+
+/// Where a request comes from, for its usage row (R21).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The client's word for the model.
+    pub model_asked: String,
+    /// The client's session id.
     pub session_id: Option<String>,
+    /// The client's id of the agent that asks.
+    pub agent_id: Option<String>,
+    /// The client's id of the agent that started this one.
+    pub parent_agent_id: Option<String>,
+    /// The group of the principal that the request is billed to, where its tags name one.
+    pub billing_group: Option<String>,
 }
 
 /// Money set aside for one request. Ended by [`Reservation::settle`] or [`Reservation::release`]; one that is dropped
@@ -92,6 +107,8 @@ pub struct Reservation {
 pub struct Settlement {
     /// The upstream that answered.
     pub upstream: String,
+    /// The model's id there.
+    pub model_sent: Option<String>,
     /// What was used.
     pub usage: Usage,
     /// The usage rests on an estimate, not on the upstream's final word.
@@ -197,7 +214,7 @@ impl Ledger {
             account: account_of(&admission.principal),
             principal: admission.principal,
             model: Arc::clone(model),
-            session_id: admission.session_id,
+            origin: admission.origin,
             body_bytes: admission.body_bytes,
             started_at: now,
             keys: self.shared.keys(now),
@@ -292,6 +309,7 @@ impl Reservation {
         }
         let outcome = Outcome {
             upstream: Some(settlement.upstream),
+            model_sent: settlement.model_sent,
             status: Some(settlement.status),
             usage: settlement.usage,
             charge,

@@ -20,6 +20,7 @@ pub(super) use self::principal::*;
 pub(super) use self::reservation::*;
 pub(super) use self::usage::*;
 use super::Period;
+use super::ledger::Origin;
 use super::period::Keys;
 use crate::identity::Principal;
 use crate::store::{Param, Row, StoreError};
@@ -127,6 +128,15 @@ impl RowWriter<'_> {
         let list = serde_json::to_string(&principal.groups).unwrap_or_else(|_| "[]".to_owned());
         // An escaped NUL in it would be one again in the column.
         self.json(&list.replace("\\u0000", "\u{fffd}"));
+    }
+
+    /// Session, agent, parent agent, billing group, model asked for.
+    fn origin(&mut self, origin: &Origin) {
+        self.text_or_null(origin.session_id.as_deref());
+        self.text_or_null(origin.agent_id.as_deref());
+        self.text_or_null(origin.parent_agent_id.as_deref());
+        self.text_or_null(origin.billing_group.as_deref());
+        self.text(&origin.model_asked);
     }
 
     /// Day, week, month.

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use control::audit::{AttemptEvent, Event, InferenceEvent};
 use control::connect::chain;
 use control::spend::ledger::{Settlement, Standing};
-use control::spend::{Money, Refusal, Reservation, Scope};
+use control::spend::{Money, Origin, Refusal, Reservation, Scope};
 use http::{HeaderValue, StatusCode};
-use wire::messages::RequestHead;
 use wire::usage::Usage;
 
 use super::seats::Seat;
@@ -28,9 +27,11 @@ pub(super) struct Tab {
     reservation: Option<Reservation>,
     /// The client's word for the model; `None` until it was admitted.
     model: Option<String>,
-    session_id: Option<String>,
-    billing_group: Option<BillingGroup>,
+    origin: Origin,
+    billing_group_ignored: bool,
     upstream: Option<Arc<Upstream>>,
+    /// The model's id there.
+    model_sent: Option<String>,
     sent: Sent,
     tried: Vec<Tried>,
     /// The attempt under way.
@@ -38,20 +39,11 @@ pub(super) struct Tab {
     served: Option<Served>,
     /// Its session's cache of the model.
     cache: Option<CacheKey>,
-    /// What the upstream that serves it calls the model, and whether the session would go elsewhere next time.
-    moved_in: Option<(String, bool)>,
+    /// An upstream serves it; and whether the session would go elsewhere next time.
+    moved_in: Option<bool>,
     seat: Option<Seat>,
     first_byte: Option<Instant>,
     open: bool,
-}
-
-/// What the request's tags say about who pays.
-#[derive(Debug)]
-pub(super) enum BillingGroup {
-    /// One of the caller's groups.
-    Named(String),
-    /// Nothing that counts.
-    Ignored,
 }
 
 /// Whose answer went to the client.
@@ -101,9 +93,10 @@ impl Tab {
             facts,
             reservation: None,
             model: None,
-            session_id: None,
-            billing_group: None,
+            origin: Origin::default(),
+            billing_group_ignored: false,
             upstream: None,
+            model_sent: None,
             sent: Sent::default(),
             tried: Vec::new(),
             asking: None,
@@ -128,8 +121,8 @@ impl Tab {
         &self.facts
     }
 
-    pub(super) fn session_id(&self) -> Option<&str> {
-        self.session_id.as_deref()
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// The seat is its own until the answer has ended.
@@ -137,16 +130,11 @@ impl Tab {
         self.seat = Some(seat);
     }
 
-    /// What its body says of it.
-    pub(super) fn describe(
-        &mut self,
-        fields: &RequestHead,
-        session_id: Option<String>,
-        billing_group: Option<BillingGroup>,
-    ) {
-        self.model = Some(fields.model.clone());
-        self.session_id = session_id;
-        self.billing_group = billing_group;
+    /// What it says of itself; the flag: its tag was none of the caller's groups.
+    pub(super) fn describe(&mut self, origin: Origin, billing_group_ignored: bool) {
+        self.model = Some(origin.model_asked.clone());
+        self.origin = origin;
+        self.billing_group_ignored = billing_group_ignored;
     }
 
     /// The money set aside for it.
@@ -156,7 +144,7 @@ impl Tab {
 
     /// The upstream that holds its session's cache, where that is not the one that comes first anyway.
     pub(super) fn find_home(&mut self, model: &str) -> Option<Arc<Upstream>> {
-        let session = self.session_id.as_deref()?;
+        let session = self.origin.session_id.as_deref()?;
         let upstreams = &self.inference.upstreams;
         let key = upstreams.cache_key(&self.facts.principal.sub, session, model);
         self.cache = Some(key);
@@ -167,6 +155,7 @@ impl Tab {
     pub(super) fn try_upstream(&mut self, candidate: &Candidate) -> Sent {
         let upstream = &candidate.upstream;
         self.upstream = Some(Arc::clone(upstream));
+        self.model_sent = Some(candidate.model_id.clone());
         self.asking = Some((Arc::clone(upstream), self.inference.clock.instant()));
         self.sent.clone()
     }
@@ -182,13 +171,13 @@ impl Tab {
     /// Its session's cache is now where it is served; `first` is where the configuration's order begins.
     pub(super) fn move_in(&mut self, candidate: &Candidate, first: Option<&Candidate>) {
         let is_first = first.is_some_and(|first| Arc::ptr_eq(&first.upstream, &candidate.upstream));
-        self.moved_in = Some((candidate.model_id.clone(), !is_first));
+        self.moved_in = Some(!is_first);
         self.keep_home(CACHE_LIFE);
     }
 
     fn keep_home(&self, life: Duration) {
-        let (Some(key), Some((_, is_away))) = (self.cache, &self.moved_in) else { return };
-        let home = self.upstream.as_ref().filter(|_| *is_away);
+        let (Some(key), Some(is_away)) = (self.cache, self.moved_in) else { return };
+        let home = self.upstream.as_ref().filter(|_| is_away);
         self.inference.upstreams.settle_at(key, home, self.inference.clock.instant() + life);
     }
 
@@ -303,8 +292,8 @@ impl Tab {
         let cost = match (reservation, usage, &self.upstream) {
             (None, _, _) => None,
             (Some(reservation), Some(usage), Some(upstream)) => {
-                let upstream = upstream.name().to_owned();
-                Some(reservation.settle(Settlement { upstream, usage, estimated, status, ms, ttfb_ms }))
+                let (upstream, model_sent) = (upstream.name().to_owned(), self.model_sent.take());
+                Some(reservation.settle(Settlement { upstream, model_sent, usage, estimated, status, ms, ttfb_ms }))
             }
             (Some(reservation), _, _) => {
                 reservation.release(status, ms);
@@ -328,7 +317,9 @@ impl Tab {
 
     /// What its end says of the upstream, and of the cache that the session has there.
     fn tell_upstream(&self, outcome: Outcome, usage: Option<&Usage>) {
-        let (Some(upstream), Some((model_id, _))) = (&self.upstream, &self.moved_in) else { return };
+        let (Some(upstream), Some(model_id), Some(_)) = (&self.upstream, &self.model_sent, self.moved_in) else {
+            return;
+        };
         if outcome == Outcome::UpstreamAborted {
             upstream.broke_off(model_id);
         } else if let Some(usage) = usage {
@@ -356,14 +347,11 @@ impl Tab {
             upstream_cloud_request_id: served.and_then(|served| text(&served.cloud_request_id)),
             status,
             outcome: outcome.as_str(),
-            session_id: self.session_id.as_deref(),
+            session_id: self.origin.session_id.as_deref(),
             attempts: u32::try_from(self.tried.len()).unwrap_or(u32::MAX),
             tried: self.tried.iter().map(Tried::event).collect(),
-            billing_group: match &self.billing_group {
-                Some(BillingGroup::Named(group)) => Some(group),
-                _ => None,
-            },
-            billing_group_ignored: matches!(self.billing_group, Some(BillingGroup::Ignored)),
+            billing_group: self.origin.billing_group.as_deref(),
+            billing_group_ignored: self.billing_group_ignored,
             ..InferenceEvent::default()
         }
     }

@@ -11,8 +11,8 @@ use control::policy::{Config as PolicyConfig, Policies};
 use control::spend::ledger::Writer;
 use control::spend::report::{Order, Whose};
 use control::spend::{
-    Admission, Caps, Config, GroupMode, Ledger, Money, Period, Prices, Pricing, Refusal, Report, Reservation, Scope,
-    Settlement,
+    Admission, Caps, Config, GroupMode, Ledger, Money, Origin, Period, Prices, Pricing, Refusal, Report, Reservation,
+    Scope, Setting, Settlement,
 };
 use control::store::{Config as StoreConfig, PostgresConfig, Store};
 use tokio::task::JoinHandle;
@@ -152,7 +152,8 @@ fn admin() -> WriteAccess {
 
 impl House {
     async fn cap(&self, scope: Scope, period: Period, cents: i64) {
-        self.caps.set(&admin(), &scope, period, Some(cents)).await.unwrap();
+        let wanted = Setting { scope, period, cents: Some(cents), pool: None };
+        self.caps.set(&admin(), &wanted).await.unwrap();
     }
 
     fn admission(who: &Arc<Principal>) -> Admission {
@@ -163,7 +164,7 @@ impl House {
             body_bytes: 1_000,
             max_tokens: Some(200),
             upstreams: vec!["anthropic".to_owned()],
-            session_id: Some("s-1".to_owned()),
+            origin: Origin { session_id: Some("s-1".to_owned()), ..Origin::default() },
         }
     }
 
@@ -200,7 +201,15 @@ impl House {
 }
 
 fn settlement(usage: Usage) -> Settlement {
-    Settlement { upstream: "anthropic".to_owned(), usage, estimated: false, status: 200, ms: 12, ttfb_ms: Some(5) }
+    Settlement {
+        upstream: "anthropic".to_owned(),
+        model_sent: None,
+        usage,
+        estimated: false,
+        status: 200,
+        ms: 12,
+        ttfb_ms: Some(5),
+    }
 }
 
 /// Fifty at once against two cents, each $0.006 and bounded by more: three fit, a fourth may pass the cap by what it
@@ -391,7 +400,8 @@ async fn an_entry_that_the_database_refuses_does_not_hold_up_the_others(database
     let running = start(database, Duration::from_secs(30)).await;
     let house = &running.house;
     let nul = principal("n\0l");
-    let odd = Admission { session_id: Some("\0".to_owned()), ..House::admission(&nul) };
+    let origin = Origin { session_id: Some("\0".to_owned()), ..Origin::default() };
+    let odd = Admission { origin, ..House::admission(&nul) };
     let odd = house.reserve_as(&nul, odd).await.unwrap();
     let alice = house.reserve(&principal("alice")).await.unwrap();
     // More than the column holds, in a sum: what the database itself refuses.
@@ -502,18 +512,18 @@ async fn caps_are_listed_in_the_order_of_their_creation(database: Database) {
     house.cap(Scope::User("c".to_owned()), Period::Daily, 2).await;
     let caps = &house.caps;
     let page = caps.page(&From::Start, 3, None).await.unwrap().unwrap();
-    let listed: Vec<_> = page.caps.iter().map(|cap| (cap.scope.id().to_owned(), cap.cents)).collect();
+    let listed: Vec<_> = page.caps.iter().map(|listed| (listed.cap.scope.id().to_owned(), listed.cap.cents)).collect();
     assert_eq!(listed, [("c".to_owned(), Some(2)), ("a".to_owned(), Some(1)), ("b".to_owned(), Some(1))]);
     assert!(page.has_more);
-    let last = page.caps[2].id.clone();
+    let last = page.caps[2].cap.id.clone();
     let rest = caps.page(&From::After(last.clone()), 3, None).await.unwrap().unwrap();
     assert_eq!((rest.caps.len(), rest.has_more), (1, false));
     let before = caps.page(&From::Before(last), 1, Some("user")).await.unwrap().unwrap();
-    assert_eq!((before.caps[0].scope.id(), before.has_more), ("a", true));
+    assert_eq!((before.caps[0].cap.scope.id(), before.has_more), ("a", true));
     assert!(caps.page(&From::After("spl_none".to_owned()), 1, None).await.unwrap().is_none());
 
     assert_eq!(caps.delete(&admin(), "spl_none").await.unwrap(), None);
-    let gone = caps.delete(&admin(), &page.caps[0].id).await.unwrap().unwrap();
+    let gone = caps.delete(&admin(), &page.caps[0].cap.id).await.unwrap().unwrap();
     assert_eq!(gone.cents, Some(2));
     assert_eq!(caps.find(&gone.id).await.unwrap(), None);
     assert_eq!(house.number("SELECT COUNT(*) FROM admin_audit").await, 6);

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use wire::catalog::Model;
 use wire::usage::Usage;
 
+use super::Origin;
 use super::account::{Balance, Snapshot, Standing};
 use crate::identity::Principal;
 use crate::spend::period::Keys;
@@ -24,7 +25,7 @@ pub(in crate::spend) struct Record {
     pub(in crate::spend) account: Arc<str>,
     pub(in crate::spend) principal: Arc<Principal>,
     pub(in crate::spend) model: Arc<Model>,
-    pub(in crate::spend) session_id: Option<String>,
+    pub(in crate::spend) origin: Origin,
     pub(in crate::spend) body_bytes: u64,
     pub(in crate::spend) started_at: Timestamp,
     /// The periods that it counts in, whenever it ends.
@@ -35,6 +36,7 @@ pub(in crate::spend) struct Record {
 #[derive(Debug, Clone, Default)]
 pub(in crate::spend) struct Outcome {
     pub(in crate::spend) upstream: Option<String>,
+    pub(in crate::spend) model_sent: Option<String>,
     pub(in crate::spend) status: Option<u16>,
     pub(in crate::spend) usage: Usage,
     pub(in crate::spend) charge: Money,

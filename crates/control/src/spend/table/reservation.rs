@@ -14,10 +14,11 @@ use crate::store::{Row, Store, StoreError, Tx};
 
 pub(super) const INSERT_RESERVATIONS: &str = "
     INSERT INTO reservation
-        (id, account, day, week, month, amount, replica, expires_at, started_at, principal, groups, model, session_id)
+        (id, account, day, week, month, amount, replica, expires_at, started_at, principal, groups, model, session_id,
+         agent_id, parent_agent_id, billing_group, model_asked)
     SELECT e.value->>0, e.value->>1, e.value->>2, e.value->>3, e.value->>4, CAST(e.value->>5 AS BIGINT),
            e.value->>6, CAST(e.value->>7 AS BIGINT), CAST(e.value->>8 AS BIGINT), e.value->>9, e.value->>10,
-           e.value->>11, e.value->>12
+           e.value->>11, e.value->>12, e.value->>13, e.value->>14, e.value->>15, e.value->>16
     FROM json_each($1) AS e WHERE true
     ON CONFLICT (id) DO NOTHING
     RETURNING id";
@@ -39,7 +40,7 @@ pub(in crate::spend) fn write_reservation(
     row.text(&record.principal.sub);
     row.groups(&record.principal);
     row.text(&record.model.id);
-    row.text_or_null(record.session_id.as_deref());
+    row.origin(&record.origin);
 }
 
 /// Gives the ids that were not there before.
@@ -111,10 +112,11 @@ const EXPIRED: &str = "SELECT id FROM reservation WHERE expires_at < $1 AND repl
 /// it still comes.
 const SETTLE_EXPIRED: &str = "
     INSERT INTO usage
-        (id, started_at, principal, groups, session_id, model, input_tokens, output_tokens, cache_read, cache_write_5m,
-         cache_write_1h, web_searches, fast, charge, estimated, account, day, week, month)
-    SELECT id, started_at, principal, groups, session_id, model, 0, 0, 0, 0, 0, 0, 0, amount, 1, account, day, week,
-           month
+        (id, started_at, principal, groups, session_id, agent_id, parent_agent_id, billing_group, model_asked, model,
+         input_tokens, output_tokens, cache_read, cache_write_5m, cache_write_1h, web_searches, fast, charge, estimated,
+         account, day, week, month)
+    SELECT id, started_at, principal, groups, session_id, agent_id, parent_agent_id, billing_group, model_asked, model,
+           0, 0, 0, 0, 0, 0, 0, amount, 1, account, day, week, month
     FROM reservation WHERE id IN (SELECT e.value->>0 FROM json_each($1) AS e)
     ON CONFLICT (id) DO NOTHING
     RETURNING id";

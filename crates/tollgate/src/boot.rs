@@ -15,7 +15,7 @@ use control::limit::Counters;
 use control::policy::Policies;
 use control::spend::{Caps, Ledger, Prices, Report};
 use control::store::Store;
-use proxy::inference::{self, Inference};
+use proxy::inference::{self, Inference, Seats};
 use proxy::otlp;
 use proxy::upstream::Upstreams;
 use tokio_util::sync::CancellationToken;
@@ -99,7 +99,8 @@ pub fn check(loaded: Loaded) -> anyhow::Result<Vec<String>> {
     let Loaded { config, warnings, .. } = loaded;
     let catalog = Arc::new(Catalog::new(config.models, config.auto_include_builtin_models)?);
     let egress = Egress::new(&config.connect).map_err(|error| anyhow!(error))?;
-    Upstreams::new(config.upstreams, &catalog, &egress).map_err(|error| anyhow!("{error}"))?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    Upstreams::new(config.upstreams, &catalog, &egress, &clock).map_err(|error| anyhow!("{error}"))?;
     let (_, of_policies) = Policies::compile(config.policy, catalog);
     Ok(warnings.iter().map(ToString::to_string).chain(of_policies.iter().map(ToString::to_string)).collect())
 }
@@ -218,7 +219,7 @@ impl Building {
 
         let admin_groups = config.admin.as_ref().map(|admin| admin.groups.clone()).unwrap_or_default();
         let blocked_message = config.admin.as_ref().and_then(|admin| admin.spend.blocked_message.clone());
-        let (ledger, admin) = match config.admin {
+        let (ledger, report, admin) = match config.admin {
             Some(admin) => {
                 let admins = Admins {
                     keys: admin.keys.clone(),
@@ -229,12 +230,15 @@ impl Building {
                 };
                 let (ledger, caps, report) = self.money(&admin, Prices::new(config.pricing)).await?;
                 let sessions = sign_in.sessions().clone();
-                let surface = admin::routes(Arc::new(admins), caps, report, sessions, self.audit.clone());
-                (Some(ledger), surface)
+                let surface = admin::routes(Arc::new(admins), caps, report.clone(), sessions, self.audit.clone());
+                (Some(ledger), Some(report), surface)
             }
-            None => (None, Router::new()),
+            None => (None, None, Router::new()),
         };
-        let upstreams = Upstreams::new(config.upstreams, &catalog, &egress).map_err(|error| anyhow!("{error}"))?;
+        let upstreams = Upstreams::new(config.upstreams, &catalog, &egress, &self.clock);
+        let upstreams = upstreams.map_err(|error| anyhow!("{error}"))?;
+        let limits = &config.limits;
+        let seats = Seats::new(limits.max_concurrent_requests, limits.max_concurrent_per_user);
         let inference = Inference {
             config: inference::Config {
                 max_request_bytes: config.limits.max_request_bytes,
@@ -242,6 +246,7 @@ impl Building {
             },
             policies: Arc::clone(&policies),
             ledger,
+            seats: Arc::new(seats),
             upstreams,
             audit: self.audit.clone(),
             clock: Arc::clone(&self.clock),
@@ -287,6 +292,7 @@ impl Building {
             open: health::routes(Arc::new(readiness)).merge(documents::routes(landing)).merge(open),
             guarded: http::inference::messages::routes(inference, blocked_message, cut_by)
                 .merge(http::inference::models::routes(Arc::clone(&policies), reach))
+                .merge(http::inference::usage::routes(report))
                 .merge(managed::routes(policies, desktop, self.audit.clone()))
                 .merge(http::otlp::routes(Arc::new(relay), largest)),
             admin,

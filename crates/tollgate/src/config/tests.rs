@@ -11,7 +11,7 @@ use std::time::Duration;
 use control::identity::ClientCredential;
 use control::spend::GroupMode;
 use control::store;
-use proxy::upstream::Credential;
+use proxy::upstream::{Breaker, Credential, FailoverOn, Timeouts, Trigger};
 use secrecy::ExposeSecret;
 
 use super::problem::Report;
@@ -130,7 +130,14 @@ fn a_file_that_uses_every_key_says_what_it_says() {
     assert!(proxy.forward_user_identity && matches!(proxy.credential, Credential::OauthToken(_)));
     assert_eq!((second.name.as_str(), second.base_url.as_str()), ("second", "https://llm.example.com/prefix/"));
     assert!(matches!(second.credential, Credential::ApiKey(_)));
-    assert!(config.upstreams.iter().all(|upstream| upstream.ttfb_timeout == Some(Duration::from_millis(1500))));
+    let ms = Duration::from_millis;
+    assert_eq!(direct.timeouts, Timeouts { connect: ms(3000), first_byte: ms(1500), idle: ms(90_000) });
+    assert_eq!(proxy.timeouts, Timeouts { connect: ms(2000), first_byte: ms(30_000), idle: ms(60_000) });
+    assert_eq!((&direct.failover_on, direct.breaker), (&FailoverOn::default(), Some(Breaker::default())));
+    assert_eq!(proxy.failover_on, FailoverOn::new(vec![Trigger::Default, Trigger::Status(408)]));
+    let breaker = proxy.breaker.unwrap();
+    assert_eq!((breaker.consecutive_failures, breaker.failure_percent, breaker.minimum_requests), (3, 25, 10));
+    assert_eq!((breaker.window, breaker.open_for), (Duration::from_secs(60), Duration::from_secs(5)));
     assert_eq!(config.models[0].upstream_model["proxy"], "haiku");
     assert!(!config.auto_include_builtin_models);
 }
@@ -215,7 +222,8 @@ fn a_file_that_says_little_gets_the_defaults() {
     );
     assert!(config.oidc.use_pkce && !config.oidc.userinfo_fallback);
     assert!(matches!(&config.store, store::Config::Sqlite { path } if path == Path::new("/etc/tollgate/tollgate.db")));
-    assert_eq!(config.upstreams[0].ttfb_timeout, Some(Duration::from_secs(120)));
+    assert_eq!(config.upstreams[0].timeouts.first_byte, Duration::from_secs(120));
+    assert_eq!((config.limits.max_concurrent_requests, config.limits.max_concurrent_per_user), (4096, None));
     assert_eq!(config.limits.max_request_bytes, 33_554_432);
     let limits = config.rate_limits;
     assert_eq!((limits.device_authorization.max, limits.device_verify.max), (30, 10));

@@ -281,6 +281,27 @@ fn upstream_rules() {
 }
 
 #[test]
+fn how_an_upstream_fails_over_is_checked() {
+    let upstream = |rest: &str| format!("upstreams: [{{provider: anthropic, auth: {{api_key: k}}, {rest}}}]");
+    refused(&upstream("timeouts: {connect_ms: 10001}"), &["upstreams[0].timeouts.connect_ms: must be"]);
+    refused(&upstream("failover_on: []"), &["upstreams[0].failover_on: an empty list"]);
+    refused(
+        &upstream("failover_on: [overloaded, 399, rate_limits, x]"),
+        &[
+            "upstreams[0].failover_on[0]: unknown kind of failure; did you mean overload?",
+            "upstreams[0].failover_on[1]: a status must be one of an error, from 400 to 599",
+            "upstreams[0].failover_on[2]: unknown kind of failure; did you mean rate_limit?",
+            "upstreams[0].failover_on[3]: unknown kind of failure; write a status, or one of connect, timeout",
+        ],
+    );
+    refused(&upstream("breaker: {failure_percent: 101}"), &["upstreams[0].breaker.failure_percent: must be"]);
+    refused(&upstream("breaker: {open_seconds: 301}"), &["upstreams[0].breaker.open_seconds: must be"]);
+    let (config, _) = valid(&upstream("breaker: {enabled: false}"));
+    assert_eq!(config.upstreams[0].breaker, None);
+    refused("limits: {max_concurrent_requests: 0}", &["limits.max_concurrent_requests: must be"]);
+}
+
+#[test]
 fn hosts_that_the_guard_refuses_are_refused_in_every_url() {
     for host in [
         "169.254.169.254",

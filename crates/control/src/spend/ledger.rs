@@ -35,7 +35,7 @@ use self::figures::Board;
 use self::local::{Accounts, Wanted};
 use super::estimate::Estimates;
 use super::period::Keys;
-use super::{Caps, Config, Money, Overshoot, Period, PoolInForce, Prices, Size, table};
+use super::{Caps, Config, Money, Overshoot, Period, PoolInForce, Prices, Quote, Size, table};
 use crate::clock::Clock;
 use crate::identity::Principal;
 use crate::policy::permit::Permit;
@@ -77,8 +77,8 @@ pub struct Admission {
     pub principal: Arc<Principal>,
     /// What it says of its size.
     pub size: Size,
-    /// Names of the upstreams that may serve it.
-    pub upstreams: Vec<String>,
+    /// What it costs on each of the upstreams that may serve it; see [`Ledger::quote`].
+    pub quotes: Vec<Quote>,
     /// What its usage row says of where it comes from.
     pub origin: Origin,
 }
@@ -208,6 +208,13 @@ impl Ledger {
         shared.counted(verdict)
     }
 
+    /// What the permitted request costs on `upstream`, which is asked for the model as `sent`. `asked` is the client's word
+    /// for it.
+    #[must_use]
+    pub fn quote(&self, permit: &Permit, asked: &str, upstream: &str, sent: &str) -> Quote {
+        self.shared.prices.quote(asked, permit.model(), upstream, sent)
+    }
+
     /// Sets money aside for a request, or says why not.
     ///
     /// # Errors
@@ -239,14 +246,14 @@ impl Ledger {
         let (standing, leased) = match way {
             Way::Ask => {
                 let granted = self.ask(&record, amount).await?;
-                return Ok(Reservation::granted(Arc::clone(shared), record, amount, granted));
+                return Ok(Reservation::granted(Arc::clone(shared), record, admission.quotes, amount, granted));
             }
             // Nothing to decide: recorded behind, for whoever sets a cap meanwhile and for a crash.
             Way::Free => (None, false),
             Way::Leased(standing) => (standing, true),
         };
         shared.enter(Entry::Admit { record: Arc::clone(&record), amount, leased });
-        Ok(Reservation::new(Arc::clone(shared), record, amount, standing))
+        Ok(Reservation::new(Arc::clone(shared), record, admission.quotes, amount, standing))
     }
 
     async fn ask(&self, record: &Arc<Record>, amount: Money) -> Result<Granted, Refusal> {
@@ -318,9 +325,9 @@ impl Shared {
         let size = &admission.size;
         if self.overshoot == Overshoot::None && self.caps.limit(&admission.principal) {
             let most = size.most(model).map_err(Refusal::Unbounded)?;
-            return Ok(self.prices.bound(&admission.upstreams, model, most));
+            return Ok(most.on_the_dearest(&admission.quotes));
         }
-        let bound = self.prices.bound(&admission.upstreams, model, size.most_of_text());
+        let bound = size.most_of_text().on_the_dearest(&admission.quotes);
         Ok(self.estimates().expected(&model.id, size.body_bytes, bound))
     }
 

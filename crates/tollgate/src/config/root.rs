@@ -7,6 +7,7 @@ use control::connect;
 use control::identity::SessionConfig;
 use control::policy;
 use control::spend::Pricing;
+use wire::catalog::Catalog;
 
 use super::problem::Report;
 use super::read::{Field, Mapping};
@@ -83,10 +84,15 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
     let upstreams = read_upstreams(&root, allow_loopback);
     let models = models::read(root.get("models"), upstreams.as_deref());
     let include_builtin = read_include_builtin(&root, models.as_deref().is_some_and(<[_]>::is_empty));
-    let policies = managed::read(root.get("managed"));
+    let managed = managed::read(root.get("managed"), folder);
     let admin = admin::read(root.get("admin"), root.get("enforcement"));
     let has_user = root.get("admin").is_some() || root.get("managed").is_some();
-    let pricing = admin::read_pricing(root.get("pricing"), upstreams.as_deref(), has_user);
+    let catalog = models.clone().zip(include_builtin).and_then(|(models, all)| Catalog::new(models, all).ok());
+    if let (Some(models), Some(upstreams), Some(catalog)) = (&models, &upstreams, &catalog) {
+        models::warn_of_dead_ends(&root, models, upstreams, catalog);
+    }
+    let priced = admin::Priced { upstreams: upstreams.as_deref(), catalog: catalog.as_ref() };
+    let pricing = admin::read_pricing(root.get("pricing"), priced, has_user);
     let public_url = listen.as_ref().and_then(|listen| listen.public_url.as_deref());
     let telemetry = root.or("telemetry", Telemetry::default(), |field| {
         // Without a readable listen section nobody knows whether the origin is there.
@@ -100,13 +106,24 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
     let (listen, oidc, session, telemetry) = (listen?, oidc?, session?, telemetry?);
     let (store, readiness_grace) = store?;
     let (admin, billing_group_tag) = admin?;
-    let pricing = pricing?;
+    let (pricing, refuse_unknown) = pricing?;
+    let mut models = models?;
+    let overrides = pricing.as_ref().map_or(&[][..], |pricing| &pricing.overrides);
+    if admin.is_some() || refuse_unknown {
+        models::check_prices(root.get("models"), &mut models, overrides, refuse_unknown);
+    }
+    let issuer = listen.origin(listen.port);
+    let managed = managed?;
     let policy = policy::Config {
-        policies: policies?,
+        policies: managed.policies,
+        kind: managed.kind,
         telemetry_env: telemetry.environment(listen.public_url.as_deref()),
         model_pricing: pricing.as_ref().map(admin::model_pricing),
+        desktop: policy::DesktopConfig {
+            origin: issuer.clone(),
+            telemetry: telemetry.attributes(listen.public_url.as_deref()),
+        },
     };
-    let issuer = listen.origin(listen.port);
     Some(Config {
         listen,
         access_control: access_control?,
@@ -127,7 +144,7 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
         admin,
         pricing: pricing.unwrap_or_else(Pricing::default),
         upstreams: upstreams?,
-        models: models?,
+        models,
         auto_include_builtin_models: include_builtin?,
         policy,
         telemetry: telemetry.destinations,

@@ -12,8 +12,8 @@ use control::spend::ledger::Writer;
 use control::spend::pool::PoolChange;
 use control::spend::report::{Order, Whose};
 use control::spend::{
-    Admission, Caps, Config, Ledger, Money, Origin, Overshoot, Period, Prices, Pricing, Refusal, Report, Reservation,
-    Scope, Setting, Settlement, Size,
+    Admission, Caps, Config, Ledger, Money, Origin, Overshoot, Period, Prices, Pricing, Quote, Refusal, Report,
+    Reservation, Scope, Setting, Settlement, Size,
 };
 use control::store::{Config as StoreConfig, PostgresConfig, Store};
 use tokio::task::JoinHandle;
@@ -126,6 +126,12 @@ async fn open(store: &StoreConfig, clock: Arc<dyn Clock>, config: &Config) -> (H
     (House { store, clock, caps, ledger, policies: Arc::new(policies) }, writer)
 }
 
+/// What the model costs on the one upstream.
+fn quote() -> Quote {
+    let catalog = Catalog::new(Vec::new(), true).unwrap();
+    Prices::default().quote(MODEL, catalog.resolve(MODEL).unwrap(), "anthropic", MODEL)
+}
+
 async fn start(database: Database, wait: Duration) -> Running {
     let database = database.fresh().await;
     let store = store_config(&database);
@@ -173,7 +179,7 @@ impl House {
             principal: Arc::clone(who),
             // Bounds what is used, prices of the dearest kind included.
             size: Size { body_bytes: 1_000, max_tokens: Some(200), reach: Some(Ok(Reach::default())) },
-            upstreams: vec!["anthropic".to_owned()],
+            quotes: vec![quote()],
             origin: Origin { session_id: Some("s-1".to_owned()), ..Origin::default() },
         }
     }

@@ -27,6 +27,8 @@ mod failover;
 mod identity_provider;
 mod managed;
 mod messages;
+mod meter;
+mod oauth_usage;
 mod sessions;
 mod shutdown;
 mod sign_in;

@@ -26,7 +26,7 @@ pub(super) struct Builtins {
     pub(super) web_search: i64,
     #[serde(deserialize_with = "plain_price")]
     pub(super) unknown: Price,
-    pub(super) defaults: Vec<String>,
+    pub(super) default: String,
     pub(super) models: Vec<Builtin>,
 }
 
@@ -37,15 +37,15 @@ impl Builtins {
         self.models.iter().find(|model| model.spellings().contains(&&*id))
     }
 
-    /// List price of the model that some provider calls by that id, whatever the Bedrock region prefix.
-    pub(super) fn price_of(&self, upstream_id: &str) -> Option<&Price> {
+    /// The model that some provider calls by that id, whatever the Bedrock region prefix.
+    pub(super) fn by_upstream_id(&self, upstream_id: &str) -> Option<&Builtin> {
         let id = lower(upstream_id);
         let bare = id.find("anthropic.").filter(|at| *at == 0 || id[..*at].ends_with('.')).map(|at| &id[at..]);
         let names = |model: &&Builtin| {
             model.spellings().contains(&&*id)
                 || bare.is_some_and(|bare| bare == model.bedrock_bare() || model.mantle.as_deref() == Some(bare))
         };
-        self.models.iter().find(names).map(|model| &model.price)
+        self.models.iter().find(names)
     }
 
     pub(super) fn families(&self) -> HashSet<&str> {
@@ -61,6 +61,7 @@ pub(super) struct Builtin {
     pub(super) family: String,
     pub(super) listed: bool,
     pub(super) max_input_tokens: Option<u64>,
+    pub(super) supports_1m: bool,
     pub(super) first_party: String,
     bedrock: String,
     vertex: String,
@@ -88,7 +89,7 @@ impl Builtin {
         }
     }
 
-    fn bedrock_bare(&self) -> &str {
+    pub(super) fn bedrock_bare(&self) -> &str {
         self.bedrock.strip_prefix("us.").unwrap_or(&self.bedrock)
     }
 }
@@ -106,6 +107,8 @@ struct Row {
     family: String,
     listed: bool,
     max_input_tokens: Option<u64>,
+    #[serde(default)]
+    supports_1m: bool,
     first_party: String,
     bedrock: String,
     vertex: String,
@@ -130,6 +133,8 @@ impl From<Row> for Builtin {
             family: row.family,
             listed: row.listed,
             max_input_tokens: row.max_input_tokens,
+            // Some have the window only for those who ask for it, and `max_input_tokens` does not say so.
+            supports_1m: row.supports_1m || row.max_input_tokens == Some(1_000_000),
             first_party: row.first_party,
             bedrock: row.bedrock,
             vertex: row.vertex,

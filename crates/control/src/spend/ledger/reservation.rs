@@ -7,7 +7,7 @@ use wire::usage::Usage;
 
 use super::batch::{Entry, Granted, Outcome, Record, Settle};
 use super::{Shared, Standing};
-use crate::spend::{Money, Overshoot};
+use crate::spend::{Money, Overshoot, Quote};
 
 /// Bytes of body to a token of prompt, where nobody said how many tokens there were.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -19,6 +19,7 @@ const BYTES_PER_TOKEN: u64 = 4;
 pub struct Reservation {
     shared: Arc<Shared>,
     record: Arc<Record>,
+    quotes: Vec<Quote>,
     amount: Money,
     standing: Option<Arc<Standing>>,
     /// The account of the pool that is charged too.
@@ -49,15 +50,22 @@ impl Reservation {
     pub(super) fn new(
         shared: Arc<Shared>,
         record: Arc<Record>,
+        quotes: Vec<Quote>,
         amount: Money,
         standing: Option<Arc<Standing>>,
     ) -> Self {
         shared.board.reservations.fetch_add(1, Ordering::Relaxed);
-        Self { shared, record, amount, standing, pool: None, ended: false }
+        Self { shared, record, quotes, amount, standing, pool: None, ended: false }
     }
 
-    pub(super) fn granted(shared: Arc<Shared>, record: Arc<Record>, amount: Money, granted: Granted) -> Self {
-        let mut reservation = Self::new(shared, record, amount, granted.standing.map(Arc::new));
+    pub(super) fn granted(
+        shared: Arc<Shared>,
+        record: Arc<Record>,
+        quotes: Vec<Quote>,
+        amount: Money,
+        granted: Granted,
+    ) -> Self {
+        let mut reservation = Self::new(shared, record, quotes, amount, granted.standing.map(Arc::new));
         reservation.pool = granted.pool;
         reservation
     }
@@ -84,7 +92,12 @@ impl Reservation {
     /// What `usage` costs on `upstream`.
     #[must_use]
     pub fn charge(&self, upstream: &str, usage: &Usage) -> Money {
-        self.shared.prices.charge(upstream, &self.record.model, usage)
+        self.quote(upstream).map_or(Money::ZERO, |quote| quote.charge(usage))
+    }
+
+    /// What that upstream quoted. Only those that did are asked.
+    fn quote(&self, upstream: &str) -> Option<&Quote> {
+        self.quotes.iter().find(|quote| quote.upstream() == upstream)
     }
 
     /// The usage to assume when a request was sent and no word of its tokens ever came (R18): its prompt, by size.
@@ -96,15 +109,15 @@ impl Reservation {
     /// Swaps the reservation for the real charge and returns it. Takes effect exactly once, also when the process dies
     /// right after (then at the estimate).
     pub fn settle(mut self, settlement: Settlement) -> Money {
-        let (model, usage) = (&self.record.model, &settlement.usage);
+        let (record, usage) = (&self.record, &settlement.usage);
         let mut charge = self.charge(&settlement.upstream, usage);
         if settlement.estimated && self.shared.overshoot == Overshoot::None {
             // An estimate is no proof that more was used than can be.
             charge = charge.min(self.amount);
         }
-        if !settlement.estimated {
-            let (prompt, answer) = self.shared.prices.charge_parts(&settlement.upstream, model, usage);
-            self.shared.estimates().learn(&model.id, self.record.body_bytes, prompt, answer);
+        if let Some(quote) = self.quote(&settlement.upstream).filter(|_| !settlement.estimated) {
+            let (prompt, answer) = quote.charge_parts(usage);
+            self.shared.estimates().learn(&record.model.id, record.body_bytes, prompt, answer);
         }
         let outcome = Outcome {
             upstream: Some(settlement.upstream),

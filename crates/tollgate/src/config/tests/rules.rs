@@ -281,6 +281,27 @@ fn upstream_rules() {
 }
 
 #[test]
+fn how_an_upstream_fails_over_is_checked() {
+    let upstream = |rest: &str| format!("upstreams: [{{provider: anthropic, auth: {{api_key: k}}, {rest}}}]");
+    refused(&upstream("timeouts: {connect_ms: 10001}"), &["upstreams[0].timeouts.connect_ms: must be"]);
+    refused(&upstream("failover_on: []"), &["upstreams[0].failover_on: an empty list"]);
+    refused(
+        &upstream("failover_on: [overloaded, 399, rate_limits, x]"),
+        &[
+            "upstreams[0].failover_on[0]: unknown kind of failure; did you mean overload?",
+            "upstreams[0].failover_on[1]: a status must be one of an error, from 400 to 599",
+            "upstreams[0].failover_on[2]: unknown kind of failure; did you mean rate_limit?",
+            "upstreams[0].failover_on[3]: unknown kind of failure; write a status, or one of connect, timeout",
+        ],
+    );
+    refused(&upstream("breaker: {failure_percent: 101}"), &["upstreams[0].breaker.failure_percent: must be"]);
+    refused(&upstream("breaker: {open_seconds: 301}"), &["upstreams[0].breaker.open_seconds: must be"]);
+    let (config, _) = valid(&upstream("breaker: {enabled: false}"));
+    assert_eq!(config.upstreams[0].breaker, None);
+    refused("limits: {max_concurrent_requests: 0}", &["limits.max_concurrent_requests: must be"]);
+}
+
+#[test]
 fn hosts_that_the_guard_refuses_are_refused_in_every_url() {
     for host in [
         "169.254.169.254",
@@ -336,29 +357,6 @@ fn model_rules() {
 }
 
 #[test]
-fn policy_rules() {
-    let policy = |policy: &str| format!("managed: {{policies: [{policy}]}}");
-    refused("managed: {}", &["managed.policies: missing"]);
-    refused("managed: {settings: /etc/x.json}", &["managed.settings: not supported by this version"]);
-    refused(&policy("{match: {groups: []}}"), &["managed.policies[0].match.groups: an empty list"]);
-    refused(&policy("{match: {groups: ['']}}"), &["managed.policies[0].match.groups[0]: blank"]);
-    for domain in ["''", "'@'", "'a@b.com'", "'a b'", "'a,b'"] {
-        let found = read(&file(&policy(&format!("{{match: {{email_domain: {domain}}}}}")))).unwrap_err();
-        assert_eq!(found[0].path, "managed.policies[0].match.email_domain", "{domain}");
-    }
-    refused(&policy("{cli: {}, settings: {}}"), &["managed.policies[0].settings: is the older name of cli"]);
-    refused(&policy("{cli: [a]}"), &["managed.policies[0].cli: must be a mapping and is a list"]);
-    refused(&policy("{cli: {env: {A: .inf}}}"), &["managed.policies[0].cli.env.A: JSON has no such number"]);
-    refused(
-        &policy("{cli: {avalableModels: [], permissions: {deny: [Read, 'Bash(']}}}"),
-        &["managed.policies[0].cli.avalableModels: ", "managed.policies[0].cli.permissions.deny[1]: "],
-    );
-    let (config, _) = valid(&policy("{}"));
-    let policies = config.policy.policies.unwrap();
-    assert!(policies[0].groups.is_none() && policies[0].cli.is_none());
-}
-
-#[test]
 fn admin_rules() {
     let key = "an-admin-key-of-at-least-32-characters";
     refused("admin: {write_keys: [{}]}", &["admin.write_keys[0].id: missing", "admin.write_keys[0].key: missing"]);
@@ -405,9 +403,49 @@ fn pricing_rules() {
         &["pricing.overrides[0].cache_read: must be a number above 0", "pricing.overrides[0].cache_write: missing"],
     );
     refused(&row(&format!("{{model: m, {rates}}}, {{model: M, {rates}}}")), &["pricing.overrides[1]: an earlier row"]);
+    let (config, warnings) = valid(&row(&format!("{{model: claude-haiku-4-5, {rates}}}, {{model: m, {rates}}}")));
+    assert_eq!(config.pricing.overrides[0].rates.cache_write_1h, 1_500_000_000);
+    assert_eq!(warnings.iter().map(|warning| &*warning.path).collect::<Vec<_>>(), ["pricing.overrides[1]"]);
+    refused("admin: {}\npricing: {unknown_model: free}", &["pricing.unknown_model: must be tier or refuse, not free"]);
     let (config, warnings) = valid("managed: {policies: []}\npricing: {multiplier: 1.5}");
     assert_eq!(warnings[0].path, "pricing.multiplier");
     assert_eq!(config.policy.model_pricing.unwrap().to_string(), r#"{"multiplier":1.5,"overrides":{}}"#);
+}
+
+#[test]
+fn a_model_without_a_price_is_metered_at_the_unknown_tier_or_refused() {
+    let file = |pricing: &str| {
+        format!(
+            "admin: {{}}\npricing: {{{pricing}}}\nmodels:\n  - {{id: listed, upstream_model: {{anthropic: claude-opus-4-6}}}}\n  \
+             - {{id: strange, upstream_model: {{anthropic: model-x}}}}\n  \
+             - {{id: claude-haiku-4-5, upstream_model: {{anthropic: my-deployment}}}}"
+        )
+    };
+    let read = |pricing: &str| {
+        let (config, warnings) = valid(&file(pricing));
+        let ids: Vec<String> = config.models.into_iter().map(|model| model.id).collect();
+        (ids, warnings.into_iter().map(|warning| format!("{}: {}", warning.path, warning.message)).collect::<Vec<_>>())
+    };
+    let (ids, warnings) = read("");
+    assert_eq!(ids, ["listed", "strange", "claude-haiku-4-5"]);
+    assert_eq!(
+        warnings,
+        [
+            "models[1]: strange has no price on anthropic; it is metered at 5 and 25 USD per million tokens. Add a row to \
+          pricing.overrides"
+        ]
+    );
+    let (ids, warnings) = read("unknown_model: refuse");
+    assert_eq!(ids, ["listed", "claude-haiku-4-5"]);
+    assert!(
+        warnings[0].starts_with("models[1]: strange has no price on anthropic; it is not served there"),
+        "{warnings:?}"
+    );
+    assert!(valid(&file("unknown_model: tier").replace("admin: {}", "managed: {policies: []}")).1.is_empty());
+    for model in ["strange", "MODEL-X"] {
+        let row = format!("{{model: {model}, input: 1, output: 1, cache_read: 1, cache_write: 1}}");
+        assert_eq!(read(&format!("unknown_model: refuse, overrides: [{row}]")).1, Vec::<String>::new(), "{model}");
+    }
 }
 
 #[test]

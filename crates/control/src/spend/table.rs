@@ -5,6 +5,7 @@ mod account;
 mod cap;
 mod lease;
 mod principal;
+mod report;
 mod reservation;
 mod usage;
 
@@ -19,6 +20,7 @@ pub(super) use self::account::*;
 pub(super) use self::cap::*;
 pub(super) use self::lease::*;
 pub(super) use self::principal::*;
+pub(super) use self::report::*;
 pub(super) use self::reservation::*;
 pub(super) use self::usage::*;
 use super::Period;

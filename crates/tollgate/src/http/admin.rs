@@ -2,9 +2,11 @@
 
 mod audit;
 mod caps;
+mod csv;
 mod effective;
 mod error;
 mod query;
+mod reports;
 mod sessions;
 
 use std::sync::Arc;
@@ -50,6 +52,8 @@ pub fn routes(admins: Arc<Admins>, caps: Caps, report: Report, sessions: Session
         .route("/v1/organizations/spend_limits/effective", get(effective::list))
         .route("/v1/organizations/spend_limits/audit", get(audit::list))
         .route("/v1/organizations/spend_limits/{id}", get(caps::show).delete(caps::delete))
+        .route("/v1/organizations/usage_report/messages", get(reports::usage))
+        .route("/v1/organizations/cost_report", get(reports::cost))
         .route("/v1/organizations/sessions", get(sessions::list))
         .route("/v1/organizations/sessions/revoke", post(sessions::revoke))
         .route("/v1/organizations/sessions/{id}", delete(sessions::end))

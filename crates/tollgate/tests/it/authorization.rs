@@ -56,6 +56,8 @@ const PATHS: &[&str] = &[
     "/v1/organizations/spend_limits",
     "/v1/organizations/spend_limits/audit",
     "/v1/organizations/spend_limits/effective",
+    "/v1/organizations/cost_report",
+    "/v1/organizations/usage_report/messages",
     "/v1/traces",
 ];
 /// Paths with something in them, as an example of each.

@@ -15,7 +15,7 @@ use control::limit::Counters;
 use control::policy::Policies;
 use control::spend::{Caps, Ledger, Prices, Report};
 use control::store::Store;
-use proxy::inference::{self, Inference};
+use proxy::inference::{self, Inference, Seats};
 use proxy::otlp;
 use proxy::upstream::Upstreams;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,7 @@ use crate::http::admin::{self, Admins};
 use crate::http::caller::Wall;
 use crate::http::documents::{self, Landing};
 use crate::http::health::{self, Readiness};
+use crate::http::inference::models::Reach;
 use crate::http::layers::Edge;
 use crate::http::{self, Router, Surfaces, managed, oauth};
 use crate::serve::{self, Server};
@@ -69,7 +70,7 @@ pub async fn start_at(
     audit_out: impl Write + Send + 'static,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<Gateway> {
-    let Loaded { mut config, warnings, digest, path } = loaded;
+    let Loaded { mut config, warnings, digest, path, lines: _ } = loaded;
     let audit = AuditLog::to(audit_out, Arc::clone(&clock)).context("the audit's thread cannot be started")?;
     let load = Event::ConfigLoad { path: &path.display().to_string(), sha256: &digest };
     audit.emit(None, &load);
@@ -98,7 +99,8 @@ pub fn check(loaded: Loaded) -> anyhow::Result<Vec<String>> {
     let Loaded { config, warnings, .. } = loaded;
     let catalog = Arc::new(Catalog::new(config.models, config.auto_include_builtin_models)?);
     let egress = Egress::new(&config.connect).map_err(|error| anyhow!(error))?;
-    Upstreams::new(config.upstreams, &catalog, &egress).map_err(|error| anyhow!("{error}"))?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    Upstreams::new(config.upstreams, &catalog, &egress, &clock).map_err(|error| anyhow!("{error}"))?;
     let (_, of_policies) = Policies::compile(config.policy, catalog);
     Ok(warnings.iter().map(ToString::to_string).chain(of_policies.iter().map(ToString::to_string)).collect())
 }
@@ -215,6 +217,7 @@ impl Building {
         let policies = Arc::new(policies);
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
+        let admin_groups = config.admin.as_ref().map(|admin| admin.groups.clone()).unwrap_or_default();
         let blocked_message = config.admin.as_ref().and_then(|admin| admin.spend.blocked_message.clone());
         let (ledger, report, admin) = match config.admin {
             Some(admin) => {
@@ -232,7 +235,10 @@ impl Building {
             }
             None => (None, None, Router::new()),
         };
-        let upstreams = Upstreams::new(config.upstreams, &catalog, &egress).map_err(|error| anyhow!("{error}"))?;
+        let upstreams = Upstreams::new(config.upstreams, &catalog, &egress, &self.clock);
+        let upstreams = upstreams.map_err(|error| anyhow!("{error}"))?;
+        let limits = &config.limits;
+        let seats = Seats::new(limits.max_concurrent_requests, limits.max_concurrent_per_user);
         let inference = Inference {
             config: inference::Config {
                 max_request_bytes: config.limits.max_request_bytes,
@@ -240,6 +246,7 @@ impl Building {
             },
             policies: Arc::clone(&policies),
             ledger,
+            seats: Arc::new(seats),
             upstreams,
             audit: self.audit.clone(),
             clock: Arc::clone(&self.clock),
@@ -270,12 +277,23 @@ impl Building {
             version: env!("CARGO_PKG_VERSION"),
         };
         let largest = usize::try_from(config.limits.max_request_bytes).unwrap_or(usize::MAX);
+        let inference = Arc::new(inference);
+        let reach: Reach = {
+            let inference = Arc::clone(&inference);
+            Arc::new(move |model, groups| inference.upstreams.serve(model, groups))
+        };
+        let desktop = managed::Desktop {
+            reach: Arc::clone(&reach),
+            clock: Arc::clone(&self.clock),
+            ttl: config.session.ttl,
+            admin_groups,
+        };
         let surfaces = Surfaces {
             open: health::routes(Arc::new(readiness)).merge(documents::routes(landing)).merge(open),
-            guarded: http::inference::messages::routes(Arc::new(inference), blocked_message, cut_by)
-                .merge(http::inference::models::routes(Arc::clone(&policies)))
+            guarded: http::inference::messages::routes(inference, blocked_message, cut_by)
+                .merge(http::inference::models::routes(Arc::clone(&policies), reach))
                 .merge(http::inference::usage::routes(report))
-                .merge(managed::routes(policies, self.audit.clone()))
+                .merge(managed::routes(policies, desktop, self.audit.clone()))
                 .merge(http::otlp::routes(Arc::new(relay), largest)),
             admin,
         };

@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use wire::error::{Envelope, ErrorType};
 use wire::usage::{Meter, Source};
@@ -27,6 +30,11 @@ pin_project! {
         #[pin]
         cut: WaitForCancellationFutureOwned,
         ended: Option<Ended>,
+        // How long the upstream may pause.
+        idle: Duration,
+        // Runs while it pauses.
+        #[pin]
+        pause: Option<Sleep>,
         witness: Witness,
     }
 
@@ -44,6 +52,9 @@ pub enum Interrupted {
     /// The upstream's connection broke.
     #[error("the upstream broke off its answer: {0}")]
     Upstream(#[from] hyper::Error),
+    /// The upstream has sent nothing for so long (`idle_ms`).
+    #[error("the upstream has sent nothing for {} s", .0.as_secs_f64())]
+    Idle(Duration),
     /// The gateway is stopping, and the time to drain is over.
     #[error("the gateway is shutting down")]
     Stopping,
@@ -82,7 +93,7 @@ struct Events {
 /// The answer for the client: its headers now, its body as it comes.
 pub(super) fn relay(mut tab: Tab, answered: Answered) -> Answer {
     let Answered { upstream, answer } = answered;
-    tab.serve(upstream, &answer);
+    tab.serve(Arc::clone(&upstream), &answer);
     let is_stream = answer.is_event_stream();
     let is_metered = answer.status().is_success() && tab.endpoint() == Endpoint::Messages;
     let listener = is_metered.then(|| Listener {
@@ -100,6 +111,8 @@ pub(super) fn relay(mut tab: Tab, answered: Answered) -> Answer {
             body: Some(answer.into_body()),
             cut: tab.inference().cut.clone().cancelled_owned(),
             ended: None,
+            idle: upstream.idle_timeout(),
+            pause: None,
             witness: Witness { tab, listener, events },
         },
     }
@@ -130,14 +143,25 @@ impl Body for Relay {
         loop {
             let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
                 // Only who has nothing to pass on asks whether there is time left.
-                let has_ended = this.ended.as_mut().is_some_and(|ended| ended.0.as_mut().poll(cx).is_ready());
-                if !has_ended {
-                    ready!(this.cut.as_mut().poll(cx));
-                }
+                let why = if this.ended.as_mut().is_some_and(|ended| ended.0.as_mut().poll(cx).is_ready()) {
+                    Interrupted::SessionEnded
+                } else if this.cut.as_mut().poll(cx).is_ready() {
+                    Interrupted::Stopping
+                } else {
+                    if this.pause.is_none() {
+                        this.pause.set(Some(tokio::time::sleep(*this.idle)));
+                    }
+                    if let Some(pause) = this.pause.as_mut().as_pin_mut() {
+                        ready!(pause.poll(cx));
+                    }
+                    Interrupted::Idle(*this.idle)
+                };
                 *this.body = None;
-                let why = if has_ended { Interrupted::SessionEnded } else { Interrupted::Stopping };
                 return Poll::Ready(Some(this.witness.cut_off(why)));
             };
+            if this.pause.is_some() {
+                this.pause.set(None);
+            }
             match frame {
                 Some(Ok(frame)) => {
                     // Trailers are not on the list of what clients may see.
@@ -147,8 +171,9 @@ impl Body for Relay {
                 }
                 Some(Err(error)) => {
                     *this.body = None;
-                    this.witness.conclude(Some(Outcome::UpstreamAborted));
-                    return Poll::Ready(Some(Err(error.into())));
+                    let why = Interrupted::from(error);
+                    this.witness.broke_off(&why);
+                    return Poll::Ready(Some(Err(why)));
                 }
                 None => {
                     *this.body = None;
@@ -180,14 +205,24 @@ impl Witness {
         }
     }
 
+    /// The upstream has not come to the end of its answer.
+    fn broke_off(&mut self, why: &Interrupted) {
+        self.tab.tell_broken_off(why);
+        self.conclude(Some(Outcome::UpstreamAborted));
+    }
+
     /// There is no time left: the upstream is let go, and the client is told where that is possible (R38).
     fn cut_off(&mut self, why: Interrupted) -> Result<Frame<Bytes>, Interrupted> {
-        self.conclude(Some(Outcome::Cut));
+        match why {
+            Interrupted::Idle(_) | Interrupted::Upstream(_) => self.broke_off(&why),
+            Interrupted::Stopping | Interrupted::SessionEnded => self.conclude(Some(Outcome::Cut)),
+        }
         if !self.events.as_ref().is_some_and(Events::is_between) {
             return Err(why);
         }
         let (kind, text) = match why {
             Interrupted::SessionEnded => (ErrorType::Authentication, why.to_string()),
+            Interrupted::Idle(_) => (ErrorType::Timeout, why.to_string()),
             Interrupted::Stopping | Interrupted::Upstream(_) => (ErrorType::Overloaded, Failure::Stopping.to_string()),
         };
         let envelope = Envelope::new(kind, &text).request_id(&self.tab.facts().request_id).to_bytes();

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::{access, admin, listen, managed, models, oidc, root, session, store, telemetry, upstreams};
+use super::{access, admin, failover, listen, managed, models, oidc, root, session, store, telemetry, upstreams};
 
 /// A mapping of the file and the keys it may hold.
 #[derive(Debug)]
@@ -68,6 +68,8 @@ pub(super) const SECTIONS: &[&Section] = &[
     &store::SECTION,
     &upstreams::SECTION,
     &upstreams::AUTH,
+    &failover::OWN_TIMEOUTS,
+    &failover::BREAKER,
     &models::SECTION,
     &managed::SECTION,
     &managed::POLICY,
@@ -83,7 +85,7 @@ pub(super) const SECTIONS: &[&Section] = &[
     &access::LIMITS,
     &access::RATE_LIMITS,
     &access::RATE_LIMIT,
-    &upstreams::TIMEOUTS,
+    &failover::TIMEOUTS,
 ];
 
 const OPENING: &str = "\

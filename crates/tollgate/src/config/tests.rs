@@ -1,5 +1,6 @@
 //! What a configuration file may say.
 
+mod policies;
 mod rules;
 mod text;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 use control::identity::ClientCredential;
 use control::spend::GroupMode;
 use control::store;
-use proxy::upstream::Credential;
+use proxy::upstream::{Breaker, Credential, FailoverOn, Timeouts, Trigger};
 use secrecy::ExposeSecret;
 
 use super::problem::Report;
@@ -129,7 +130,14 @@ fn a_file_that_uses_every_key_says_what_it_says() {
     assert!(proxy.forward_user_identity && matches!(proxy.credential, Credential::OauthToken(_)));
     assert_eq!((second.name.as_str(), second.base_url.as_str()), ("second", "https://llm.example.com/prefix/"));
     assert!(matches!(second.credential, Credential::ApiKey(_)));
-    assert!(config.upstreams.iter().all(|upstream| upstream.ttfb_timeout == Some(Duration::from_millis(1500))));
+    let ms = Duration::from_millis;
+    assert_eq!(direct.timeouts, Timeouts { connect: ms(3000), first_byte: ms(1500), idle: ms(90_000) });
+    assert_eq!(proxy.timeouts, Timeouts { connect: ms(2000), first_byte: ms(30_000), idle: ms(60_000) });
+    assert_eq!((&direct.failover_on, direct.breaker), (&FailoverOn::default(), Some(Breaker::default())));
+    assert_eq!(proxy.failover_on, FailoverOn::new(vec![Trigger::Default, Trigger::Status(408)]));
+    let breaker = proxy.breaker.unwrap();
+    assert_eq!((breaker.consecutive_failures, breaker.failure_percent, breaker.minimum_requests), (3, 25, 10));
+    assert_eq!((breaker.window, breaker.open_for), (Duration::from_secs(60), Duration::from_secs(5)));
     assert_eq!(config.models[0].upstream_model["proxy"], "haiku");
     assert!(!config.auto_include_builtin_models);
 }
@@ -140,9 +148,9 @@ fn a_file_that_uses_every_key_governs_as_it_says() {
     let [contractors, base] = config.policy.policies.as_deref().unwrap() else { panic!("not two policies") };
     assert_eq!(contractors.groups.as_deref().unwrap(), ["contractors"]);
     assert_eq!(contractors.email_domains.as_deref().unwrap(), ["example.com"]);
-    assert_eq!(serde_json::to_string(&contractors.cli).unwrap(), r#"{"availableModels":["claude-sonnet-4-6"]}"#);
+    assert_eq!(serde_json::to_string(&contractors.settings).unwrap(), r#"{"availableModels":["claude-sonnet-4-6"]}"#);
     assert_eq!((&base.groups, &base.email_domains), (&None, &None));
-    assert_eq!(serde_json::to_string(&base.cli).unwrap(), r#"{"env":{"A":"1","B":2,"C":1.5,"D":true}}"#);
+    assert_eq!(serde_json::to_string(&base.settings).unwrap(), r#"{"env":{"A":"1","B":2,"C":1.5,"D":true}}"#);
 
     let admin = config.admin.as_ref().unwrap();
     assert_eq!((admin.keys.write[0].id.as_str(), admin.keys.read[0].id.as_str()), ("terraform", "reporting"));
@@ -187,9 +195,11 @@ fn a_file_that_uses_every_key_governs_as_it_says() {
     assert_eq!((config.rate_limits.refresh.max, config.rate_limits.refresh.window), (20, Duration::from_secs(60)));
     assert_eq!(config.rate_limits.admin_auth.max, 5);
     let told: Vec<&str> = warnings.iter().map(|warning| warning.path.as_str()).collect();
+    // The first: without the built-in list nothing is called so.
     assert_eq!(
         told,
         [
+            "upstreams[0].models[0]",
             "upstreams[1].forward_user_identity",
             "upstreams[2].forward_user_identity",
             "models[0]",
@@ -212,7 +222,8 @@ fn a_file_that_says_little_gets_the_defaults() {
     );
     assert!(config.oidc.use_pkce && !config.oidc.userinfo_fallback);
     assert!(matches!(&config.store, store::Config::Sqlite { path } if path == Path::new("/etc/tollgate/tollgate.db")));
-    assert_eq!(config.upstreams[0].ttfb_timeout, Some(Duration::from_secs(120)));
+    assert_eq!(config.upstreams[0].timeouts.first_byte, Duration::from_secs(120));
+    assert_eq!((config.limits.max_concurrent_requests, config.limits.max_concurrent_per_user), (4096, None));
     assert_eq!(config.limits.max_request_bytes, 33_554_432);
     let limits = config.rate_limits;
     assert_eq!((limits.device_authorization.max, limits.device_verify.max), (30, 10));
@@ -235,7 +246,7 @@ fn json_is_a_configuration_file_too() {
 
 #[test]
 fn everything_wrong_with_an_awful_file_is_told_at_once_and_no_secret_is() {
-    let problems = Problems { file: "gateway.yaml".into(), problems: read(AWFUL).unwrap_err() };
+    let problems = Problems { file: "gateway.yaml".into(), problems: read(AWFUL).unwrap_err(), warnings: Vec::new() };
     let told = problems.to_string();
     for secret in ["hunter2", "top-secret", "aaaaaaaa", "an-admin-key", "short", "oidc-secret"] {
         assert!(!told.contains(secret), "{secret}");
@@ -250,6 +261,8 @@ fn every_key_of_the_reference_is_in_the_file_that_uses_every_key() {
     collect(&tree::parse(EVERY_KEY, &report).unwrap(), "", &mut written);
     // It excludes postgres_url, and the JSON file above has it; a key and a secret exclude each other too.
     written.extend(["store.sqlite_path".to_owned(), "oidc.client_secret".to_owned()]);
+    // Of these, a file has one each.
+    written.extend(["managed.settings".to_owned(), "managed.policies[].code".to_owned()]);
     for section in reference::SECTIONS {
         for (path, key) in section.path.split(", ").flat_map(|path| section.keys.iter().map(move |key| (path, key))) {
             let key = tree::child(path, key.name);

@@ -1,14 +1,12 @@
-//! `upstreams` and `timeouts`: where inference goes.
+//! `upstreams`: where inference goes.
 
-use std::time::Duration;
-
-use proxy::upstream::{Config, Credential};
+use proxy::upstream::{Config, Credential, Timeouts};
 use url::Url;
 
-use super::headers;
 use super::problem::did_you_mean;
 use super::read::{Field, all};
 use super::reference::{Later, Section, key, later};
+use super::{failover, headers};
 
 pub(super) const SECTION: Section = Section {
     path: "upstreams[]",
@@ -32,10 +30,18 @@ pub(super) const SECTION: Section = Section {
             "false",
             "Tell it who is calling, in `x-claude-gateway-user-*` headers.",
         ),
+        key("timeouts", "mapping", "`timeouts` of the file", "Time limits of its own."),
+        key(
+            "failover_on",
+            "list of kinds of failure and statuses, not empty",
+            "[default]",
+            "What leads to the next upstream: `default`, which is all of these kinds - `connect`, `timeout`, `broken`, \
+             `credential`, `usage_limit`, `not_found`, `rate_limit`, `overload`, `server_error`, `model`, `first_frame` - \
+             single ones of them, or statuses from 400 to 599.",
+        ),
+        key("breaker", "mapping", "on", "When it is left alone because it fails."),
     ],
     later: &[
-        later("failover_on", "answers on which the next upstream is tried"),
-        later("timeouts", "time limits of one upstream"),
         later("region", "the region of a cloud provider"),
         later("project_id", "the project of a Google Cloud provider"),
         later("workspace_id", "the workspace on a cloud's Claude platform"),
@@ -65,18 +71,6 @@ pub(super) const AUTH: Section = Section {
         later("service_account_json", "credentials of Google Cloud"),
         later("use_azure_ad", "credentials of Microsoft Entra"),
     ],
-};
-
-pub(super) const TIMEOUTS: Section = Section {
-    path: "timeouts",
-    about: "Time limits of upstream requests.",
-    keys: &[key(
-        "upstream_ttfb_ms",
-        "whole number above 0",
-        "120000",
-        "How long an upstream may take to send response headers.",
-    )],
-    later: &[],
 };
 
 const LATER_PROVIDERS: &[Later] = &[
@@ -111,16 +105,16 @@ const RESERVED_HEADERS: &[&str] = &[
 const RESERVED_PREFIXES: &[&str] = &["anthropic-", "x-amz-", "x-amzn-", "x-stainless-", "x-claude-gateway-user-"];
 
 const ANTHROPIC: &str = "https://api.anthropic.com";
-const DEFAULT_TTFB_MS: u64 = 120_000;
 
 pub(super) fn read(
     upstreams: Option<Field<'_>>,
     timeouts: Option<Field<'_>>,
     allow_loopback: bool,
 ) -> Option<Vec<Config>> {
-    let ttfb = read_ttfb(timeouts);
+    let timeouts = failover::read_timeouts(timeouts);
     let items = upstreams?.some_items("upstream")?;
-    let read: Vec<Option<Config>> = items.iter().map(|item| read_one(item, allow_loopback)).collect();
+    let general = timeouts.unwrap_or_default();
+    let read: Vec<Option<Config>> = items.iter().map(|item| read_one(item, general, allow_loopback)).collect();
     for (index, upstream) in read.iter().enumerate() {
         let Some(upstream) = upstream else { continue };
         let taken = read[..index].iter().flatten().any(|earlier| earlier.name == upstream.name);
@@ -128,20 +122,11 @@ pub(super) fn read(
             items[index].refuse(format!("another upstream is called {} already; give each a name", upstream.name));
         }
     }
-    let ttfb = ttfb?;
-    all(read.into_iter()).map(|upstreams: Vec<Config>| {
-        upstreams.into_iter().map(|upstream| Config { ttfb_timeout: Some(ttfb), ..upstream }).collect()
-    })
+    timeouts?;
+    all(read.into_iter())
 }
 
-fn read_ttfb(timeouts: Option<Field<'_>>) -> Option<Duration> {
-    let Some(field) = timeouts else { return Some(Duration::from_millis(DEFAULT_TTFB_MS)) };
-    let timeouts = field.mapping(&TIMEOUTS)?;
-    let ms = timeouts.or("upstream_ttfb_ms", DEFAULT_TTFB_MS, |field| field.whole(1..=u64::from(u32::MAX)));
-    ms.map(Duration::from_millis)
-}
-
-fn read_one(item: &Field<'_>, allow_loopback: bool) -> Option<Config> {
+fn read_one(item: &Field<'_>, general: Timeouts, allow_loopback: bool) -> Option<Config> {
     // A provider that is not built is said once, and not once more for each of its keys.
     if let Some(provider) = item.below("provider")
         && let Some(later) = LATER_PROVIDERS.iter().find(|later| provider.is(later.name))
@@ -161,6 +146,9 @@ fn read_one(item: &Field<'_>, allow_loopback: bool) -> Option<Config> {
     let models = upstream.maybe("models", |field| field.some_texts("model"));
     let groups = upstream.maybe("groups", |field| field.some_texts("group"));
     let identity = upstream.or("forward_user_identity", false, |field| read_identity(field, base_url.as_ref()));
+    let timeouts = failover::read_own_timeouts(&upstream, general);
+    let failover_on = failover::read_failover_on(&upstream);
+    let breaker = failover::read_breaker(&upstream);
     provider?;
     Some(Config {
         name: name?.trim().to_owned(),
@@ -170,7 +158,9 @@ fn read_one(item: &Field<'_>, allow_loopback: bool) -> Option<Config> {
         models: models?,
         groups: groups?,
         forward_user_identity: identity?,
-        ttfb_timeout: None,
+        timeouts: timeouts?,
+        failover_on: failover_on?,
+        breaker: breaker?,
     })
 }
 

@@ -21,9 +21,9 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use wire::catalog::Catalog;
 
-use super::super::{Answer, Config, Facts, Failure, Inference, Relay};
+use super::super::{Answer, Config, Facts, Failure, Inference, MOST, Relay, Seats};
 use crate::upstream::scripted::Server;
-use crate::upstream::{self, Credential, Endpoint, Upstreams};
+use crate::upstream::{self, Breaker, Credential, Endpoint, FailoverOn, Timeouts, Upstreams};
 
 /// Costs 3 dollars per million tokens of input, 15 of output.
 pub(super) const MODEL: &str = "claude-sonnet-4-5-20250929";
@@ -68,7 +68,9 @@ pub(super) fn config(name: &str, base_url: &str) -> upstream::Config {
         models: None,
         groups: None,
         forward_user_identity: false,
-        ttfb_timeout: None,
+        timeouts: Timeouts::default(),
+        failover_on: FailoverOn::default(),
+        breaker: Some(Breaker::default()),
     }
 }
 
@@ -108,9 +110,12 @@ impl Gateway {
         let catalog = Arc::new(Catalog::new(Vec::new(), true).unwrap());
         let egress = Egress::new(&connect::Config { allow_loopback: true, proxy: None }).unwrap();
         let lines = Lines::default();
+        let seats = Arc::new(Seats::new(MOST, None));
+        let shared_clock: Arc<dyn Clock> = clock.clone();
         let inference = Arc::new(Inference {
+            seats,
             config: Config { max_request_bytes: 1000, billing_group_tag: billing_group_tag.map(str::to_owned) },
-            upstreams: Upstreams::new(upstreams, &catalog, &egress).unwrap(),
+            upstreams: Upstreams::new(upstreams, &catalog, &egress, &shared_clock).unwrap(),
             policies: Arc::new(policies(catalog)),
             ledger: Some(ledger),
             audit: AuditLog::to(lines.clone(), clock.clone()).unwrap(),
@@ -189,7 +194,7 @@ async fn open(directory: &Path) -> Store {
 /// Everyone may use sonnet only.
 fn policies(catalog: Arc<Catalog>) -> Policies {
     let cli = json!({"availableModels": ["sonnet"]}).as_object().cloned();
-    let policy = PolicyConfig { groups: None, email_domains: None, cli };
+    let policy = PolicyConfig { settings: cli, ..PolicyConfig::default() };
     let config = policy::Config { policies: Some(vec![policy]), ..policy::Config::default() };
     Policies::compile(config, catalog).0
 }

@@ -281,6 +281,27 @@ fn upstream_rules() {
 }
 
 #[test]
+fn how_an_upstream_fails_over_is_checked() {
+    let upstream = |rest: &str| format!("upstreams: [{{provider: anthropic, auth: {{api_key: k}}, {rest}}}]");
+    refused(&upstream("timeouts: {connect_ms: 10001}"), &["upstreams[0].timeouts.connect_ms: must be"]);
+    refused(&upstream("failover_on: []"), &["upstreams[0].failover_on: an empty list"]);
+    refused(
+        &upstream("failover_on: [overloaded, 399, rate_limits, x]"),
+        &[
+            "upstreams[0].failover_on[0]: unknown kind of failure; did you mean overload?",
+            "upstreams[0].failover_on[1]: a status must be one of an error, from 400 to 599",
+            "upstreams[0].failover_on[2]: unknown kind of failure; did you mean rate_limit?",
+            "upstreams[0].failover_on[3]: unknown kind of failure; write a status, or one of connect, timeout",
+        ],
+    );
+    refused(&upstream("breaker: {failure_percent: 101}"), &["upstreams[0].breaker.failure_percent: must be"]);
+    refused(&upstream("breaker: {open_seconds: 301}"), &["upstreams[0].breaker.open_seconds: must be"]);
+    let (config, _) = valid(&upstream("breaker: {enabled: false}"));
+    assert_eq!(config.upstreams[0].breaker, None);
+    refused("limits: {max_concurrent_requests: 0}", &["limits.max_concurrent_requests: must be"]);
+}
+
+#[test]
 fn hosts_that_the_guard_refuses_are_refused_in_every_url() {
     for host in [
         "169.254.169.254",
@@ -333,29 +354,6 @@ fn model_rules() {
     );
     refused("auto_include_builtin_models: 'no'", &["auto_include_builtin_models: must be true or false"]);
     assert_eq!(valid("auto_include_builtin_models: false").1[0].path, "auto_include_builtin_models");
-}
-
-#[test]
-fn policy_rules() {
-    let policy = |policy: &str| format!("managed: {{policies: [{policy}]}}");
-    refused("managed: {}", &["managed.policies: missing"]);
-    refused("managed: {settings: /etc/x.json}", &["managed.settings: not supported by this version"]);
-    refused(&policy("{match: {groups: []}}"), &["managed.policies[0].match.groups: an empty list"]);
-    refused(&policy("{match: {groups: ['']}}"), &["managed.policies[0].match.groups[0]: blank"]);
-    for domain in ["''", "'@'", "'a@b.com'", "'a b'", "'a,b'"] {
-        let found = read(&file(&policy(&format!("{{match: {{email_domain: {domain}}}}}")))).unwrap_err();
-        assert_eq!(found[0].path, "managed.policies[0].match.email_domain", "{domain}");
-    }
-    refused(&policy("{cli: {}, settings: {}}"), &["managed.policies[0].settings: is the older name of cli"]);
-    refused(&policy("{cli: [a]}"), &["managed.policies[0].cli: must be a mapping and is a list"]);
-    refused(&policy("{cli: {env: {A: .inf}}}"), &["managed.policies[0].cli.env.A: JSON has no such number"]);
-    refused(
-        &policy("{cli: {avalableModels: [], permissions: {deny: [Read, 'Bash(']}}}"),
-        &["managed.policies[0].cli.avalableModels: ", "managed.policies[0].cli.permissions.deny[1]: "],
-    );
-    let (config, _) = valid(&policy("{}"));
-    let policies = config.policy.policies.unwrap();
-    assert!(policies[0].groups.is_none() && policies[0].cli.is_none());
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod lease;
 mod principal;
 mod report;
 mod reservation;
+mod upkeep;
 mod usage;
 
 use std::borrow::Cow;
@@ -22,6 +23,7 @@ pub(super) use self::lease::*;
 pub(super) use self::principal::*;
 pub(super) use self::report::*;
 pub(super) use self::reservation::*;
+pub(super) use self::upkeep::*;
 pub(super) use self::usage::*;
 use super::Period;
 use super::ledger::Origin;

@@ -35,4 +35,5 @@ mod spend;
 mod stock_client;
 mod surface;
 mod telemetry;
+mod upkeep;
 mod usage;

@@ -10,6 +10,7 @@ mod failover;
 mod headers;
 mod json;
 pub mod listen;
+mod load_test;
 mod managed;
 mod models;
 mod number;
@@ -59,6 +60,8 @@ pub struct Config {
     pub access_control: AccessControl,
     /// Largest requests.
     pub limits: Limits,
+    /// Canned answers in place of an upstream's; `None`: off.
+    pub load_test: Option<upstream::LoadTest>,
     /// How often one client address may ask.
     pub rate_limits: RateLimits,
     /// The identity provider.

@@ -4,11 +4,13 @@
 //! through.
 
 pub mod catalog;
+pub mod desktop;
 pub mod error;
 mod json;
 pub mod messages;
 pub mod oauth;
 pub mod oidc;
 pub mod settings;
+pub mod shape;
 pub mod sse;
 pub mod usage;

@@ -29,6 +29,7 @@ mod fidelity;
 mod identity_provider;
 mod managed;
 mod messages;
+mod meter;
 mod oauth_usage;
 mod sessions;
 mod shutdown;

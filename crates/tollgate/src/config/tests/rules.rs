@@ -357,29 +357,6 @@ fn model_rules() {
 }
 
 #[test]
-fn policy_rules() {
-    let policy = |policy: &str| format!("managed: {{policies: [{policy}]}}");
-    refused("managed: {}", &["managed.policies: missing"]);
-    refused("managed: {settings: /etc/x.json}", &["managed.settings: not supported by this version"]);
-    refused(&policy("{match: {groups: []}}"), &["managed.policies[0].match.groups: an empty list"]);
-    refused(&policy("{match: {groups: ['']}}"), &["managed.policies[0].match.groups[0]: blank"]);
-    for domain in ["''", "'@'", "'a@b.com'", "'a b'", "'a,b'"] {
-        let found = read(&file(&policy(&format!("{{match: {{email_domain: {domain}}}}}")))).unwrap_err();
-        assert_eq!(found[0].path, "managed.policies[0].match.email_domain", "{domain}");
-    }
-    refused(&policy("{cli: {}, settings: {}}"), &["managed.policies[0].settings: is the older name of cli"]);
-    refused(&policy("{cli: [a]}"), &["managed.policies[0].cli: must be a mapping and is a list"]);
-    refused(&policy("{cli: {env: {A: .inf}}}"), &["managed.policies[0].cli.env.A: JSON has no such number"]);
-    refused(
-        &policy("{cli: {avalableModels: [], permissions: {deny: [Read, 'Bash(']}}}"),
-        &["managed.policies[0].cli.avalableModels: ", "managed.policies[0].cli.permissions.deny[1]: "],
-    );
-    let (config, _) = valid(&policy("{}"));
-    let policies = config.policy.policies.unwrap();
-    assert!(policies[0].groups.is_none() && policies[0].cli.is_none());
-}
-
-#[test]
 fn admin_rules() {
     let key = "an-admin-key-of-at-least-32-characters";
     refused("admin: {write_keys: [{}]}", &["admin.write_keys[0].id: missing", "admin.write_keys[0].key: missing"]);

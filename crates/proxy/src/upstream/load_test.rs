@@ -147,7 +147,7 @@ mod tests {
         while futures_util::poll!(body.frame()).is_ready() {
             ready += 1;
         }
-        assert_eq!(ready, 3, "its head and the first words");
+        assert_eq!(ready, 2, "its head, and then word by word");
     }
 
     #[tokio::test]

@@ -24,6 +24,16 @@ pub use price::{Prices, Pricing, Quote};
 pub use report::Report;
 pub use upkeep::{Retention, Upkeep};
 
+use crate::store::{Store, StoreError};
+
+/// Whether anything in this database has ever cost anything.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn has_spend(store: &Store) -> Result<bool, StoreError> {
+    table::has_spend(store).await
+}
+
 /// `admin:` and `enforcement:` as far as they concern money.
 #[derive(Debug, Clone)]
 pub struct Config {

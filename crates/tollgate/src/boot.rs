@@ -84,6 +84,11 @@ pub async fn start_at(
     let listener = serve::bind(&config.listen)?;
     config.listening_on(listener.local_addr()?.port());
     let store = Store::open(&config.store).await?;
+    if config.load_test.is_some() && control::spend::has_spend(&store).await? {
+        return Err(anyhow!(
+            "load_test_mode: this database holds real spend; use an empty one, or leave load_test_mode out"
+        ));
+    }
     let building = Building::new(&config, store, audit, clock);
     let summary = summary(&config);
     // On the heap: it holds the whole configuration, and every caller of this function would hold it too.
@@ -264,6 +269,7 @@ impl Building {
             policies: Arc::clone(&policies),
             ledger,
             seats: Arc::new(seats),
+            load_test: config.load_test,
             upstreams,
             audit: self.audit.clone(),
             clock: Arc::clone(&self.clock),

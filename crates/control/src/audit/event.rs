@@ -370,6 +370,9 @@ pub struct InferenceEvent<'a> {
     /// What each of them came to, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tried: Vec<AttemptEvent<'a>>,
+    /// The answer was a canned one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub load_test: bool,
     /// Billing group named by the request's tags, when it is one of the caller's groups.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub billing_group: Option<&'a str>,

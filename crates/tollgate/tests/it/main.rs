@@ -19,11 +19,13 @@ mod architecture;
 mod demo;
 
 mod ledger;
+mod load_test;
 
 mod admin;
 mod authorization;
 mod browser;
 mod failover;
+mod fidelity;
 mod identity_provider;
 mod managed;
 mod messages;
@@ -36,4 +38,5 @@ mod spend;
 mod stock_client;
 mod surface;
 mod telemetry;
+mod upkeep;
 mod usage;

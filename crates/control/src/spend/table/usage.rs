@@ -9,7 +9,7 @@ use super::reservation::{DELETE_RESERVATIONS, Found};
 use super::{RowWriter, Rows, ids};
 use crate::spend::Money;
 use crate::spend::ledger::batch::Settle;
-use crate::store::{Param, Statement, StoreError, Tx};
+use crate::store::{Param, Statement, Store, StoreError, Tx};
 
 const INSERT_USAGE: &str = "
     INSERT INTO usage
@@ -54,6 +54,13 @@ pub(in crate::spend) fn write_usage(row: &mut RowWriter<'_>, settle: &Settle) {
     row.text(&record.account);
     row.periods(&record.keys);
     row.text_or_null(settle.pool.as_deref());
+}
+
+const HAS_SPEND: &str = "
+    SELECT 1 WHERE EXISTS (SELECT 1 FROM usage WHERE charge > 0) OR EXISTS (SELECT 1 FROM account WHERE settled > 0)";
+
+pub(in crate::spend) async fn has_spend(store: &Store) -> Result<bool, StoreError> {
+    Ok(store.fetch_optional(HAS_SPEND, &[]).await?.is_some())
 }
 
 /// What recording settlements has told.

@@ -23,6 +23,7 @@ mod ledger;
 mod admin;
 mod authorization;
 mod browser;
+mod explain;
 mod failover;
 mod identity_provider;
 mod managed;

@@ -334,7 +334,15 @@ impl Building {
         let sign_in = Arc::new(sign_in.tracked_by(self.tasks.clone()));
         let (sessions, stop) = (sign_in.sessions().clone(), self.stop.clone());
         self.tasks.spawn(async move { stop.run_until_cancelled(sessions.follow()).await });
-        self.tasks.spawn(sweep(Arc::clone(&sign_in), self.store.clone(), Arc::clone(&self.clock), self.stop.clone()));
+        let sweep = Sweep {
+            sign_in: Arc::clone(&sign_in),
+            counters: Counters::new(self.store.clone()),
+            clock: Arc::clone(&self.clock),
+        };
+        // What ran out while nobody was here is gone before anybody asks.
+        sweep.once().await;
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move { stop.run_until_cancelled(sweep.now_and_then()).await });
         Ok(sign_in)
     }
 
@@ -350,20 +358,29 @@ impl Building {
     }
 }
 
-async fn sweep(sign_in: Arc<SignIn>, store: Store, clock: Arc<dyn Clock>, stop: CancellationToken) {
-    let counters = Counters::new(store);
-    let sweeping = async {
+/// Removes what has expired of the sign-in.
+struct Sweep {
+    sign_in: Arc<SignIn>,
+    counters: Counters,
+    clock: Arc<dyn Clock>,
+}
+
+impl Sweep {
+    async fn once(&self) {
+        if let Err(error) = self.sign_in.sweep().await {
+            tracing::warn!("expired sign-ins are not removed yet: {error}");
+        }
+        if let Err(error) = self.counters.sweep(self.clock.now()).await {
+            tracing::warn!("expired counters are not removed yet: {error}");
+        }
+    }
+
+    async fn now_and_then(&self) {
         loop {
             tokio::time::sleep(SWEEP).await;
-            if let Err(error) = sign_in.sweep().await {
-                tracing::warn!("expired sign-ins are not removed yet: {error}");
-            }
-            if let Err(error) = counters.sweep(clock.now()).await {
-                tracing::warn!("expired counters are not removed yet: {error}");
-            }
+            self.once().await;
         }
-    };
-    stop.run_until_cancelled(sweeping).await;
+    }
 }
 
 /// Every group that a rule names: a bearer that cannot carry all of a person's groups carries these.

@@ -95,6 +95,9 @@ pub enum Event<'a> {
         /// Life of the bearer.
         #[serde(skip_serializing_if = "Option::is_none")]
         ttl_hours: Option<serde_json::Number>,
+        /// What kind of thing went wrong: one word to count by.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'a str>,
         /// What went wrong.
         #[serde(skip_serializing_if = "Option::is_none")]
         err: Option<&'a str>,

@@ -27,6 +27,7 @@ mod peer;
 mod postgres;
 mod process;
 
+mod blackhole;
 mod overshoot;
 mod poll;
 mod report;
@@ -58,6 +59,8 @@ enum Command {
     Overshoot(overshoot::Options),
     /// Measure the CPU time of a client's poll for changed settings, in this process.
     Poll(poll::Options),
+    /// Let the first of three upstreams stop answering, and print the time to first byte second by second.
+    Blackhole(blackhole::Options),
 }
 
 fn main() -> ExitCode {
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::measure_all(&options),
         Command::Overshoot(options) => overshoot::measure_all(&options),
         Command::Poll(options) => poll::measure_all(&options),
+        Command::Blackhole(options) => blackhole::measure_all(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,6 +11,7 @@ mod candidates;
 pub mod credential;
 mod failure;
 mod health;
+mod load_test;
 mod parts;
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -40,6 +41,7 @@ pub use anthropic::answer_headers;
 pub use candidates::{Candidate, Round, Unserved};
 pub use failure::{Class, Failed, FailoverOn, Failure, Trigger, Verdict, verdict};
 pub use health::{Breaker, CircuitFigures, CircuitState, Trial};
+pub use load_test::LoadTest;
 pub use parts::{Parts, Sent};
 
 /// One entry of `upstreams:` with `provider: anthropic`.

@@ -35,6 +35,8 @@ pin_project! {
         // Runs while it pauses.
         #[pin]
         pause: Option<Sleep>,
+        // Why it broke off, for the next time it is asked.
+        broken: Option<Interrupted>,
         witness: Witness,
     }
 
@@ -113,6 +115,7 @@ pub(super) fn relay(mut tab: Tab, answered: Answered) -> Answer {
             ended: None,
             idle: upstream.idle_timeout(),
             pause: None,
+            broken: None,
             witness: Witness { tab, listener, events },
         },
     }
@@ -139,6 +142,9 @@ impl Body for Relay {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
         let mut this = self.project();
+        if let Some(why) = this.broken.take() {
+            return Poll::Ready(Some(Err(why)));
+        }
         let Some(body) = this.body.as_mut() else { return Poll::Ready(None) };
         loop {
             let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
@@ -173,7 +179,10 @@ impl Body for Relay {
                     *this.body = None;
                     let why = Interrupted::from(error);
                     this.witness.broke_off(&why);
-                    return Poll::Ready(Some(Err(why)));
+                    // What came before it is sent on first: a server drops what it has not written when a body fails.
+                    *this.broken = Some(why);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
                 None => {
                     *this.body = None;
@@ -185,7 +194,7 @@ impl Body for Relay {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.broken.is_none() && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

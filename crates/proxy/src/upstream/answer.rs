@@ -11,6 +11,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use wire::usage::Meter;
 
+use super::load_test::Reply;
+
 /// Errors longer than this are relayed unread.
 const MAX_PEEK: usize = 64 * 1024;
 
@@ -26,6 +28,8 @@ pub struct Answer {
 pub struct AnswerBody {
     peeked: Bytes,
     rest: Option<ResponseBody>,
+    /// A canned reply in the place of either.
+    canned: Option<Box<Reply>>,
 }
 
 impl Answer {
@@ -33,14 +37,20 @@ impl Answer {
     #[must_use]
     pub fn arriving(response: Response<ResponseBody>) -> Self {
         let (head, rest) = response.into_parts();
-        Self { head, body: AnswerBody { peeked: Bytes::new(), rest: Some(rest) } }
+        Self { head, body: AnswerBody { peeked: Bytes::new(), rest: Some(rest), canned: None } }
+    }
+
+    /// The canned reply of a load test.
+    pub(super) fn canned(response: Response<()>, reply: Reply) -> Self {
+        let (head, ()) = response.into_parts();
+        Self { head, body: AnswerBody { peeked: Bytes::new(), rest: None, canned: Some(Box::new(reply)) } }
     }
 
     /// An answer whose body is known.
     #[must_use]
     pub fn whole(response: Response<Bytes>) -> Self {
         let (head, peeked) = response.into_parts();
-        Self { head, body: AnswerBody { peeked, rest: None } }
+        Self { head, body: AnswerBody { peeked, rest: None, canned: None } }
     }
 
     /// Its status.
@@ -105,7 +115,7 @@ impl Answer {
             read.extend_from_slice(&data);
             meter.feed(&data);
             if read.len() > MAX_PEEK {
-                self.body = AnswerBody { peeked: read.freeze(), rest: Some(rest) };
+                self.body = AnswerBody { peeked: read.freeze(), rest: Some(rest), canned: None };
                 return Ok(None);
             }
         }
@@ -122,6 +132,9 @@ impl Body for AnswerBody {
         if !self.peeked.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.peeked)))));
         }
+        if let Some(canned) = &mut self.canned {
+            return canned.poll_next(cx).map(|event| event.map(|event| Ok(Frame::data(event))));
+        }
         match &mut self.rest {
             Some(rest) => Pin::new(rest).poll_frame(cx),
             None => Poll::Ready(None),
@@ -129,10 +142,15 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.peeked.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+        self.peeked.is_empty()
+            && self.rest.as_ref().is_none_or(Body::is_end_stream)
+            && self.canned.as_ref().is_none_or(|reply| reply.is_over())
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.canned.is_some() {
+            return SizeHint::default();
+        }
         let peeked = self.peeked.len() as u64;
         let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
         let mut hint = SizeHint::new();

@@ -209,6 +209,9 @@ pub enum Event<'a> {
         policy_index: Option<usize>,
         /// The document's checksum.
         checksum: &'a str,
+        /// The client had it already.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        unchanged: bool,
     },
     /// A bootstrap document of Claude Desktop was served.
     #[serde(rename = "desktop_bootstrap.serve")]

@@ -11,6 +11,7 @@ pub mod pool;
 pub mod price;
 pub mod report;
 mod table;
+pub mod upkeep;
 
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub use period::Period;
 pub use pool::PoolInForce;
 pub use price::{Prices, Pricing, Quote};
 pub use report::Report;
+pub use upkeep::{Retention, Upkeep};
 
 use crate::store::{Store, StoreError};
 

@@ -1,5 +1,7 @@
 //! Boot: a configuration becomes rooms, rooms become routes, routes are served. The only place that knows everyone.
 
+mod explain;
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +15,8 @@ use control::connect::Egress;
 use control::identity::sign_in::{self, SignIn};
 use control::limit::Counters;
 use control::policy::Policies;
-use control::spend::{Caps, Ledger, Prices, Report};
+use control::spend::upkeep::Proof;
+use control::spend::{Caps, Ledger, Prices, Report, Upkeep};
 use control::store::Store;
 use proxy::inference::{self, Inference, Seats};
 use proxy::otlp;
@@ -22,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::catalog::Catalog;
 
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, Remark};
 use crate::http::admin::{self, Admins};
 use crate::http::caller::Wall;
 use crate::http::documents::{self, Landing};
@@ -32,8 +35,12 @@ use crate::http::layers::Edge;
 use crate::http::{self, Router, Surfaces, managed, oauth};
 use crate::serve::{self, Server};
 
+pub use explain::{Explained, Who, explain};
+
 /// How often expired rows of the sign-in are removed.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How often rows past their retention are removed.
+const KEEP_UP: Duration = Duration::from_secs(3600);
 /// What posts to collectors may still take after the last request.
 const LAST_POSTS: Duration = Duration::from_secs(5);
 
@@ -100,14 +107,32 @@ pub async fn start_at(
 ///
 /// # Errors
 /// What would keep it from serving.
-pub fn check(loaded: Loaded) -> anyhow::Result<Vec<String>> {
-    let Loaded { config, warnings, .. } = loaded;
+pub fn check(loaded: Loaded) -> anyhow::Result<Vec<Remark>> {
+    let Loaded { config, mut warnings, lines, .. } = loaded;
     let catalog = Arc::new(Catalog::new(config.models, config.auto_include_builtin_models)?);
     let egress = Egress::new(&config.connect).map_err(|error| anyhow!(error))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     Upstreams::new(config.upstreams, &catalog, &egress, &clock).map_err(|error| anyhow!("{error}"))?;
     let (_, of_policies) = Policies::compile(config.policy, catalog);
-    Ok(warnings.iter().map(ToString::to_string).chain(of_policies.iter().map(ToString::to_string)).collect())
+    let located = |warning: control::policy::Warning| Remark {
+        line: lines.find(&warning.path),
+        path: warning.path,
+        message: warning.message,
+    };
+    warnings.extend(of_policies.into_iter().map(located));
+    warnings.sort_by_key(|warning| warning.line);
+    Ok(warnings)
+}
+
+/// Proves the books of the ledger: counters equal what their rows add up to.
+///
+/// # Errors
+/// When the database does not answer, or is in use by a gateway that keeps it to itself.
+pub async fn verify_ledger(loaded: Loaded) -> anyhow::Result<Proof> {
+    let Loaded { config, .. } = loaded;
+    let retention = config.admin.as_ref().map(|admin| admin.retention).unwrap_or_default();
+    let store = Store::open(&config.store).await?;
+    Ok(Upkeep::new(store, Arc::new(SystemClock), retention).verify().await?)
 }
 
 impl Gateway {
@@ -234,8 +259,11 @@ impl Building {
                     failures: config.rate_limits.admin_auth,
                 };
                 let (ledger, caps, report) = self.money(&admin, Prices::new(config.pricing)).await?;
-                let sessions = sign_in.sessions().clone();
-                let surface = admin::routes(Arc::new(admins), caps, report.clone(), sessions, self.audit.clone());
+                let upkeep = Upkeep::new(self.store.clone(), Arc::clone(&self.clock), admin.retention);
+                self.tasks.spawn(keep_up(upkeep.clone(), self.stop.clone()));
+                let (sessions, audit) = (sign_in.sessions().clone(), self.audit.clone());
+                let rooms = admin::Surface { caps, report: report.clone(), upkeep, sessions, audit };
+                let surface = admin::routes(Arc::new(admins), rooms);
                 (Some(ledger), Some(report), surface)
             }
             None => (None, None, Router::new()),
@@ -376,6 +404,20 @@ impl Sweep {
             self.once().await;
         }
     }
+}
+
+async fn keep_up(upkeep: Upkeep, stop: CancellationToken) {
+    let keeping = async {
+        loop {
+            match upkeep.sweep().await {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!("{removed} rows are past their retention and were removed"),
+                Err(error) => tracing::warn!("rows past their retention are not removed yet: {error}"),
+            }
+            tokio::time::sleep(KEEP_UP).await;
+        }
+    };
+    stop.run_until_cancelled(keeping).await;
 }
 
 /// Every group that a rule names: a bearer that cannot carry all of a person's groups carries these.

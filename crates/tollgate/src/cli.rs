@@ -1,5 +1,8 @@
 //! The command line.
 
+mod check;
+mod explain;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,7 +40,21 @@ enum Command {
     ///
     /// Nothing is connected to: neither the database nor the identity provider. Exit status 1 when there is a problem,
     /// 0 otherwise, warnings or not.
-    Check(ConfigFile),
+    #[command(after_help = "Examples:\n  tollgate check --config gateway.yaml\n  \
+        tollgate check --config gateway.yaml --json | jq -e '.warnings == []'")]
+    Check(check::Options),
+    /// Say what one person receives and may use under a configuration, and why.
+    ///
+    /// Prints which policy matches, the merged settings with the origin of each key, what Claude Desktop is told, and the
+    /// models. With --sub the database is asked, without changing it, for the caps in force. Exit status 1 when the file is
+    /// wrong, 0 otherwise.
+    #[command(
+        after_help = "Origins: `base` is the policy that matches everyone, `policy` the person's own, `base+policy` a \
+        list that both add to, `gateway` what the gateway adds by itself.\n\nExamples:\n  \
+        tollgate explain --config gateway.yaml --user ann@example.com --groups eng,ops\n  \
+        tollgate explain --config gateway.yaml --user ann@example.com --sub 00u1a2b3 --json"
+    )]
+    Explain(explain::Options),
     /// Show a whole gateway on this machine alone: no account, no network, no configuration.
     ///
     /// Starts the real gateway with policies and caps, an identity provider with three invented people, and a model with a
@@ -46,11 +63,32 @@ enum Command {
         tollgate demo                      try it yourself\n  \
         tollgate demo --tour --keep run    look at the configuration, database and audit log afterwards")]
     Demo(demo::Options),
+    /// Look after the ledger.
+    Ledger {
+        #[command(subcommand)]
+        what: LedgerCommand,
+    },
     /// Print reference documents that are generated from the code.
     Schema {
         /// What to print.
         #[arg(value_enum)]
         what: Document,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum LedgerCommand {
+    /// Prove that every counter is what its rows add up to.
+    ///
+    /// Compares what accounts say was spent with the usage rows of every period within `admin.usage_retention_days`, and
+    /// what they hold in reserve with the reservations and leases that are open. A gateway on PostgreSQL may be at work
+    /// meanwhile. Exit status 0 when the books are right, 1 otherwise; what differs is told.
+    Verify {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Tell it as one JSON object.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -74,8 +112,10 @@ pub fn run() -> ExitCode {
     let command = Cli::parse().command;
     let outcome = match command {
         Command::Serve(file) => serve(&file),
-        Command::Check(file) => check(&file),
+        Command::Check(options) => check::run(&options),
+        Command::Explain(options) => explain::run(options),
         Command::Demo(options) => show(options),
+        Command::Ledger { what: LedgerCommand::Verify { file, json } } => verify_ledger(&file, json),
         Command::Schema { what } => {
             say(&match what {
                 Document::Config => format!("{:#}", schema::schema()),
@@ -132,18 +172,21 @@ fn show(options: demo::Options) -> anyhow::Result<ExitCode> {
     runtime.block_on(Box::pin(demo::run(options)))
 }
 
-fn check(file: &ConfigFile) -> anyhow::Result<ExitCode> {
+fn verify_ledger(file: &ConfigFile, json: bool) -> anyhow::Result<ExitCode> {
     let loaded = match load(file) {
         Ok(loaded) => loaded,
         Err(status) => return Ok(status),
     };
-    let path = loaded.path.display().to_string();
-    let warnings = boot::check(loaded)?;
-    for warning in &warnings {
-        say(&format!("warning: {warning}"));
+    let runtime = tokio::runtime::Runtime::new().context("the runtime cannot be started")?;
+    let proof = runtime.block_on(Box::pin(boot::verify_ledger(loaded)))?;
+    if json {
+        say(&proof.to_json().to_string());
+    } else {
+        proof.differences.iter().for_each(|found| say(&found.to_string()));
+        let differences = proof.differences.len();
+        say(&format!("{} periods added up, {differences} difference(s)", proof.periods));
     }
-    say(&format!("{path}: no problems, {} warning(s)", warnings.len()));
-    Ok(ExitCode::SUCCESS)
+    Ok(if proof.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[expect(clippy::print_stdout, reason = "what the command was asked for")]

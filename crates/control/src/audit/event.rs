@@ -209,6 +209,9 @@ pub enum Event<'a> {
         policy_index: Option<usize>,
         /// The document's checksum.
         checksum: &'a str,
+        /// The client had it already.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        unchanged: bool,
     },
     /// A bootstrap document of Claude Desktop was served.
     #[serde(rename = "desktop_bootstrap.serve")]
@@ -248,6 +251,18 @@ pub enum Event<'a> {
     /// A cap was deleted.
     #[serde(rename = "admin.limit.delete")]
     LimitDelete(LimitChange<'a>),
+    /// Somebody's personal data was removed.
+    #[serde(rename = "admin.principal.erase")]
+    PrincipalErase {
+        /// `admin-key:<id>` or `oidc:<sub>`.
+        actor: &'a str,
+        /// What stands in the place of the subject in usage rows.
+        pseudonym: &'a str,
+        /// How many usage rows there are.
+        usage_rows: usize,
+        /// How many sessions ended by it.
+        sessions: usize,
+    },
     /// A request was refused because of money.
     #[serde(rename = "spend.blocked")]
     SpendBlocked {

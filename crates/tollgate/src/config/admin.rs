@@ -15,7 +15,7 @@ use wire::catalog::{Catalog, Rates};
 use super::models::check_upstream;
 use super::number;
 use super::read::{Field, Mapping, all};
-use super::reference::{Section, key, later};
+use super::reference::{Section, key};
 
 /// The `admin:` section, with `enforcement:`.
 #[derive(Debug, Clone)]

@@ -15,7 +15,7 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use super::guard::check_loopback_name;
+use super::guard::{check_loopback_name, is_credential_service};
 use super::proxy::{Proxies, tunnel};
 use super::{ConnectError, check_address, check_literal_host};
 
@@ -34,11 +34,18 @@ pub struct Connector {
     allow_loopback: bool,
     proxies: Option<Arc<Proxies>>,
     tls_to_proxy: Arc<ClientConfig>,
+    /// It may connect to the services that hand out credentials.
+    credential_services: bool,
 }
 
 impl Connector {
     pub(super) fn new(allow_loopback: bool, proxies: Option<Arc<Proxies>>, tls_to_proxy: Arc<ClientConfig>) -> Self {
-        Self { allow_loopback, proxies, tls_to_proxy }
+        Self { allow_loopback, proxies, tls_to_proxy, credential_services: false }
+    }
+
+    /// The same, for a client that is only given what the clouds' libraries ask for.
+    pub(super) fn with_credential_services(self) -> Self {
+        Self { credential_services: true, ..self }
     }
 
     async fn connect(self, destination: Uri) -> Result<Transport, ConnectError> {
@@ -68,6 +75,9 @@ impl Connector {
 
     /// Every address of the host; refused when one of them is, so that no answer can hide behind another.
     async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+        if self.credential_services && is_credential_service(host) {
+            return lookup(host, port).await;
+        }
         check_literal_host(host, self.allow_loopback)?;
         let addresses = lookup(host, port).await?;
         for address in &addresses {

@@ -11,6 +11,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 
 use super::client::RequestError;
+use super::guard::is_credential_service;
 use super::proxy::Proxies;
 use super::{Config, ConnectError, Connector, GuardedTlsConnector, UpstreamClient, connect_error};
 
@@ -82,6 +83,27 @@ impl Egress {
         // TLS to the proxy itself is the system's matter.
         let tcp = Connector::new(self.allow_loopback, proxies, Arc::clone(&self.tls));
         Ok(Self { direct: UpstreamClient::new(GuardedTlsConnector::new(tcp, tls)), ..self.clone() })
+    }
+
+    /// The same way out for the requests of [`Egress::fetch`], through the forward proxy where the environment says so.
+    #[must_use]
+    pub fn through_proxy(&self) -> Self {
+        Self { direct: UpstreamClient::new(self.to_upstreams.clone()), ..self.clone() }
+    }
+
+    /// A way to the services on this machine or beside it that hand out the cloud's credentials
+    /// ([`Egress::is_credential_service`]), for the libraries that fetch those; never through a proxy.
+    #[must_use]
+    pub fn to_credential_services(&self) -> Self {
+        let tcp = Connector::new(self.allow_loopback, None, Arc::clone(&self.tls)).with_credential_services();
+        Self { direct: UpstreamClient::new(GuardedTlsConnector::new(tcp, Arc::clone(&self.tls))), ..self.clone() }
+    }
+
+    /// Whether a host, as it is written in a URL, is one where the clouds' tools ask for credentials: an address of the
+    /// metadata services, or this machine.
+    #[must_use]
+    pub fn is_credential_service(host: &str) -> bool {
+        is_credential_service(host)
     }
 
     /// A client for upstreams with a pool of its own, through the forward proxy where the environment says so. It follows

@@ -7,16 +7,18 @@ mod estimate;
 pub mod ledger;
 pub mod money;
 pub mod period;
+pub mod pool;
 pub mod price;
 pub mod report;
 mod table;
 
 use std::time::Duration;
 
-pub use cap::{Cap, Caps, Scope};
-pub use ledger::{Admission, Ledger, Refusal, Reservation, Settlement, Standing};
+pub use cap::{Cap, Caps, Scope, Setting};
+pub use ledger::{Admission, Ledger, Origin, Refusal, Reservation, Settlement, Standing};
 pub use money::Money;
 pub use period::Period;
+pub use pool::PoolInForce;
 pub use price::{Prices, Pricing};
 pub use report::Report;
 

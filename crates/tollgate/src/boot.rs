@@ -25,6 +25,7 @@ use wire::catalog::Catalog;
 use crate::config::{Config, Loaded};
 use crate::http::admin::{self, Admins};
 use crate::http::caller::Wall;
+use crate::http::documents::{self, Landing};
 use crate::http::health::{self, Readiness};
 use crate::http::layers::Edge;
 use crate::http::{self, Router, Surfaces, managed, oauth};
@@ -202,8 +203,12 @@ impl Building {
         let origin = config.session.issuer.clone();
         let tls = config.listen.tls.clone();
         let sign_in = self.sign_in(&config, egress.clone()).await?;
-        let wall =
-            Wall { bearers: Arc::clone(sign_in.bearers()), clock: Arc::clone(&self.clock), audit: self.audit.clone() };
+        let wall = Wall {
+            bearers: Arc::clone(sign_in.bearers()),
+            sessions: sign_in.sessions().clone(),
+            clock: Arc::clone(&self.clock),
+            audit: self.audit.clone(),
+        };
         let catalog = Catalog::new(config.models, config.auto_include_builtin_models)?;
         let catalog = Arc::new(catalog);
         let (policies, warnings) = Policies::compile(config.policy, Arc::clone(&catalog));
@@ -259,9 +264,14 @@ impl Building {
                 refresh: config.rate_limits.refresh,
             },
         );
+        let landing = Landing {
+            public_origin: origin.clone(),
+            idp_host: config.oidc.issuer.host_str().unwrap_or_default().to_owned(),
+            version: env!("CARGO_PKG_VERSION"),
+        };
         let largest = usize::try_from(config.limits.max_request_bytes).unwrap_or(usize::MAX);
         let surfaces = Surfaces {
-            open: health::routes(Arc::new(readiness)).merge(open),
+            open: health::routes(Arc::new(readiness)).merge(documents::routes(landing)).merge(open),
             guarded: http::inference::messages::routes(Arc::new(inference), blocked_message, cut_by)
                 .merge(http::inference::models::routes(Arc::clone(&policies)))
                 .merge(managed::routes(policies, self.audit.clone()))

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod caller;
+pub mod documents;
 pub mod error;
 pub mod health;
 pub mod inference;
@@ -26,7 +27,7 @@ use layers::{Edge, RequestFacts};
 /// The surfaces, by who may come in.
 #[derive(Debug, Default)]
 pub struct Surfaces {
-    /// Open to all: health, the sign-in. Everything else is closed.
+    /// Open to all: health, the documents, the sign-in. Everything else is closed.
     pub open: Router,
     /// For callers with a bearer.
     pub guarded: Router,

@@ -22,6 +22,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(12);
 /// What remains to streams that were cut, to say so before their connection closes.
 const CUT_GRACE: Duration = Duration::from_secs(2);
 
+/// Connections that may wait for being accepted.
+const QUEUED: i32 = 4096;
+
 /// A listener that accepts requests.
 #[derive(Debug)]
 pub struct Server {
@@ -37,6 +40,9 @@ pub struct Server {
 pub fn bind(config: &listen::Config) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind((config.host.as_str(), config.port))
         .with_context(|| format!("listen.host {} port {} cannot be bound", config.host, config.port))?;
+    // std asks for 128. Who comes while the queue is full is not refused but tries again after a second: a replica that
+    // takes over another's clients would be slow for each of them. The kernel lowers it to what it allows.
+    socket2::SockRef::from(&listener).listen(QUEUED)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
@@ -108,4 +114,28 @@ where
     server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     server.http_builder().http2().timer(TokioTimer::new());
     server.serve(app.into_make_service_with_connect_info::<SocketAddr>()).await
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::net::TcpStream as Client;
+
+    use super::*;
+
+    #[test]
+    fn hundreds_of_clients_that_come_at_once_are_all_connected() {
+        let config = listen::Config {
+            host: "127.0.0.1".into(),
+            port: 0,
+            public_url: None,
+            tls: None,
+            trusted_proxies: Vec::new(),
+        };
+        let listener = bind(&config).unwrap();
+        let address = listener.local_addr().unwrap();
+        let patience = Duration::from_millis(900);
+        let clients: Vec<_> = (0..300).map_while(|_| Client::connect_timeout(&address, patience).ok()).collect();
+        assert_eq!(clients.len(), 300);
+    }
 }

@@ -262,9 +262,15 @@ pub struct LimitChange<'a> {
     pub period: &'a str,
     /// Cents before; `null` for unlimited; absent when there was no cap.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub before_amount: Option<Option<&'a str>>,
+    pub before_amount: Option<Option<String>>,
     /// Cents now; `null` for unlimited or deleted.
-    pub amount: Option<&'a str>,
+    pub amount: Option<String>,
+    /// The pooled budget before; absent when there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before_pooled_budget: Option<serde_json::Value>,
+    /// The pooled budget now; absent when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pooled_budget: Option<serde_json::Value>,
 }
 
 /// How an inference request ended (contract A1 and R39).

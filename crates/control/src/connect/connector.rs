@@ -15,7 +15,7 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use super::guard::{check_loopback_name, is_credential_service};
+use super::guard::check_loopback_name;
 use super::proxy::{Proxies, tunnel};
 use super::{ConnectError, check_address, check_literal_host};
 
@@ -31,21 +31,20 @@ type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, ConnectError>> + Send
 /// TCP to a checked address, directly or through the forward proxy.
 #[derive(Debug, Clone)]
 pub struct Connector {
+    is_guarded: bool,
     allow_loopback: bool,
     proxies: Option<Arc<Proxies>>,
     tls_to_proxy: Arc<ClientConfig>,
-    /// It may connect to the services that hand out credentials.
-    credential_services: bool,
 }
 
 impl Connector {
     pub(super) fn new(allow_loopback: bool, proxies: Option<Arc<Proxies>>, tls_to_proxy: Arc<ClientConfig>) -> Self {
-        Self { allow_loopback, proxies, tls_to_proxy, credential_services: false }
+        Self { is_guarded: true, allow_loopback, proxies, tls_to_proxy }
     }
 
-    /// The same, for a client that is only given what the clouds' libraries ask for.
-    pub(super) fn with_credential_services(self) -> Self {
-        Self { credential_services: true, ..self }
+    /// Without any check; see [`super::Egress::towards_this_machine`].
+    pub(super) fn unguarded(tls_to_proxy: Arc<ClientConfig>) -> Self {
+        Self { is_guarded: false, allow_loopback: true, proxies: None, tls_to_proxy }
     }
 
     async fn connect(self, destination: Uri) -> Result<Transport, ConnectError> {
@@ -75,7 +74,7 @@ impl Connector {
 
     /// Every address of the host; refused when one of them is, so that no answer can hide behind another.
     async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
-        if self.credential_services && is_credential_service(host) {
+        if !self.is_guarded {
             return lookup(host, port).await;
         }
         check_literal_host(host, self.allow_loopback)?;

@@ -91,12 +91,15 @@ impl Egress {
         Self { direct: UpstreamClient::new(self.to_upstreams.clone()), ..self.clone() }
     }
 
-    /// A way to the services on this machine or beside it that hand out the cloud's credentials
-    /// ([`Egress::is_credential_service`]), for the libraries that fetch those; never through a proxy.
+    /// The same way out for the requests of [`Egress::fetch`] to services that a cloud offers to this machine itself: its
+    /// metadata service, an identity endpoint beside the process. They live at the very addresses that everything else is
+    /// kept from, so nothing is checked and no proxy is asked. Only for addresses that are part of a cloud's own protocol or
+    /// that the process's environment names; never for one that a configuration or an answer names.
     #[must_use]
-    pub fn to_credential_services(&self) -> Self {
-        let tcp = Connector::new(self.allow_loopback, None, Arc::clone(&self.tls)).with_credential_services();
-        Self { direct: UpstreamClient::new(GuardedTlsConnector::new(tcp, Arc::clone(&self.tls))), ..self.clone() }
+    pub fn towards_this_machine(&self) -> Self {
+        let tcp = Connector::unguarded(Arc::clone(&self.tls));
+        let direct = UpstreamClient::new(GuardedTlsConnector::new(tcp, Arc::clone(&self.tls)));
+        Self { proxies: None, direct, ..self.clone() }
     }
 
     /// Whether a host, as it is written in a URL, is one where the clouds' tools ask for credentials: an address of the
@@ -227,6 +230,16 @@ mod tests {
             let error = egress(false).fetch(get(&format!("http://{host}:9/")), SECOND, 100).await.unwrap_err();
             assert!(error.to_string().contains("ECONNREFUSED_SSRF: blocked (loopback"), "{host}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_cloud_offers_to_this_machine_is_reached_unchecked_and_around_the_proxy() {
+        let (proxy, _proxy) = proxy().await;
+        let (port, server) = scripted(&["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"]).await;
+        let egress = behind(&ProxyConfig { is_egress_boundary: true, ..proxy }).towards_this_machine();
+        let (_, body) = egress.fetch(get(&format!("http://localhost:{port}/token")), SECOND, 9).await.unwrap();
+        assert_eq!(&body[..], b"ok");
+        assert!(server.await.unwrap().starts_with("GET /token "));
     }
 
     #[tokio::test]

@@ -7,6 +7,8 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::period::Keys;
+use super::pool::{self, Pool, PoolChange, PoolFault, PoolInForce};
 use super::{GroupMode, Money, Period, table};
 use crate::audit;
 use crate::clock::{Clock, rfc3339_ms};
@@ -39,6 +41,8 @@ pub struct Cap {
     pub period: Period,
     /// Whole US cents; `None`: unlimited.
     pub cents: Option<i64>,
+    /// The budget that the members of the group share; only on a group's monthly cap.
+    pub pool: Option<Pool>,
     /// When it was first set.
     pub created_at: Timestamp,
     /// When it was last set.
@@ -58,11 +62,44 @@ pub struct InForce {
     pub id: String,
 }
 
+/// What a cap is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// On what.
+    pub scope: Scope,
+    /// Over which time.
+    pub period: Period,
+    /// Whole US cents; `None`: unlimited.
+    pub cents: Option<i64>,
+    /// What is to become of the pool; `None`: it stays as it is.
+    pub pool: Option<PoolChange>,
+}
+
+/// Why a cap is not set.
+#[derive(Debug, thiserror::Error)]
+pub enum SetError {
+    /// Its pool cannot be.
+    #[error(transparent)]
+    Pool(#[from] PoolFault),
+    /// The database did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A cap, and what was spent this month from its pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The cap.
+    pub cap: Cap,
+    /// Nothing without a pool.
+    pub pool_spent: Money,
+}
+
 /// One page of a list of caps.
 #[derive(Debug, Clone)]
 pub struct Page {
     /// In the order of their creation.
-    pub caps: Vec<Cap>,
+    pub caps: Vec<Listed>,
     /// Whether more follow in the direction asked for.
     pub has_more: bool,
 }
@@ -138,11 +175,24 @@ impl Scope {
     }
 }
 
-impl Cap {
-    /// The cap as the admin API writes it (contract B8): amounts are whole cents as text.
+impl Listed {
+    /// The cap as the admin API writes it, with what was spent from its pool.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        json!({
+        let mut json = self.cap.to_json();
+        if self.cap.pool.is_some() {
+            json["pooled_budget"]["period_to_date_spend"] = self.pool_spent.cents_rounded().into();
+        }
+        json
+    }
+}
+
+impl Cap {
+    /// The cap as the admin API writes it (contract B8), as far as administrators decide it: amounts are whole cents as
+    /// text.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let mut json = json!({
             "type": "spend_limit",
             "id": self.id,
             "created_at": rfc3339_ms(self.created_at),
@@ -151,7 +201,11 @@ impl Cap {
             "amount": self.cents.map(|cents| cents.to_string()),
             "currency": "USD",
             "period": self.period.as_str(),
-        })
+        });
+        if self.scope.may_have_pool(self.period) {
+            json["pooled_budget"] = self.pool.map_or(Value::Null, Pool::to_json);
+        }
+        json
     }
 }
 
@@ -182,39 +236,63 @@ impl Caps {
         Period::ALL.into_iter().filter_map(|period| copy.in_force(principal, period, self.group_mode)).collect()
     }
 
+    /// Whether any cap is in force for a principal.
+    pub(super) fn limit(&self, principal: &Principal) -> bool {
+        let copy = self.copy.load();
+        let limits = |period| copy.deciding(principal, period, self.group_mode).is_some_and(|cap| cap.cents.is_some());
+        Period::ALL.into_iter().any(limits)
+    }
+
+    /// Which state of the table is known.
+    pub(super) fn revision(&self) -> i64 {
+        self.copy.load().revision
+    }
+
+    /// The pools of a principal's groups, in the order in which a request asks them for money; paused ones are not among
+    /// them (contract B7).
+    #[must_use]
+    pub fn pools(&self, principal: &Principal) -> Vec<PoolInForce> {
+        let copy = self.copy.load();
+        let monthly = |group: &String| copy.groups.get(group)?[Period::Monthly as usize].as_deref();
+        pool::in_order(principal.groups.iter().filter_map(monthly).filter_map(PoolInForce::of).collect())
+    }
+
     /// The cap that decides for a principal in a period, also when it says "unlimited".
     #[must_use]
     pub fn deciding(&self, principal: &Principal, period: Period) -> Option<Arc<Cap>> {
         self.copy.load().deciding(principal, period, self.group_mode)
     }
 
-    /// Sets a cap and returns it; the change is in the audit table, or nothing has changed.
+    /// Sets a cap and returns it, and what it was; the change is in the audit table, or nothing has changed.
     ///
     /// # Errors
-    /// When the database does not take it.
-    pub async fn set(
-        &self,
-        access: &WriteAccess,
-        scope: &Scope,
-        period: Period,
-        cents: Option<i64>,
-    ) -> Result<(Cap, Option<Cap>), StoreError> {
+    /// When its pool cannot be, or the database does not take it.
+    pub async fn set(&self, access: &WriteAccess, wanted: &Setting) -> Result<(Listed, Option<Cap>), SetError> {
         let now = self.clock.now();
         let mut tx = self.store.begin().await?;
         // First, so that two changes at once follow each other and each sees what the other left.
         table::bump_revision(&mut tx, TOPIC).await?;
-        let before = table::find_cap_by_target(&mut tx, scope, period).await?;
+        let before = table::find_cap_by_target(&mut tx, &wanted.scope, wanted.period).await?;
+        let old_pool = before.as_ref().and_then(|before| before.pool);
+        let pool = match wanted.pool {
+            Some(change) => Some(change.apply(old_pool, wanted.cents)?),
+            None => old_pool.map(|pool| pool.stands_beside(wanted.cents)).transpose()?,
+        };
         let cap = Cap {
             id: before.as_ref().map_or_else(new_id, |before| before.id.clone()),
-            scope: scope.clone(),
-            period,
-            cents,
+            scope: wanted.scope.clone(),
+            period: wanted.period,
+            cents: wanted.cents,
+            pool,
             created_at: before.as_ref().map_or(now, |before| before.created_at),
             updated_at: now,
         };
         table::put_cap(&mut tx, &cap, access.actor()).await?;
         self.finish(tx, access, "spend_limit.upsert", before.as_ref(), Some(&cap)).await?;
-        Ok((cap, before))
+        let mut listed = self.listed(vec![cap]).await?;
+        // One in, one out.
+        let listed = listed.pop().ok_or_else(|| StoreError::inconsistent("spend_limit".to_owned()))?;
+        Ok((listed, before))
     }
 
     /// Deletes a cap and returns what it was; `None` when there is none of this id.
@@ -259,8 +337,9 @@ impl Caps {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn find(&self, id: &str) -> Result<Option<Cap>, StoreError> {
-        table::find_cap(&self.store, id).await
+    pub async fn find(&self, id: &str) -> Result<Option<Listed>, StoreError> {
+        let found = table::find_cap(&self.store, id).await?;
+        Ok(self.listed(found.into_iter().collect()).await?.pop())
     }
 
     /// A page of at most `limit` caps; `None` when the id to start from is unknown.
@@ -268,7 +347,24 @@ impl Caps {
     /// # Errors
     /// When the database does not answer.
     pub async fn page(&self, from: &From, limit: usize, scope_kind: Option<&str>) -> Result<Option<Page>, StoreError> {
-        table::page_of_caps(&self.store, from, limit, scope_kind).await
+        let found = table::page_of_caps(&self.store, from, limit, scope_kind).await?;
+        let Some((caps, has_more)) = found else { return Ok(None) };
+        Ok(Some(Page { caps: self.listed(caps).await?, has_more }))
+    }
+
+    /// The caps in their order, each with what was spent from its pool.
+    async fn listed(&self, caps: Vec<Cap>) -> Result<Vec<Listed>, StoreError> {
+        let account = |cap: &Cap| match &cap.scope {
+            Scope::Group(group) if cap.pool.is_some() => Some(pool::account_of(group)),
+            _ => None,
+        };
+        let accounts: Vec<Arc<str>> = caps.iter().filter_map(account).collect();
+        let keys = Keys::at(self.clock.now());
+        let spent =
+            if accounts.is_empty() { HashMap::new() } else { table::settled(&self.store, &accounts, &keys).await? };
+        let month = keys.key(Period::Monthly);
+        let of = |cap: &Cap| Some(*spent.get(&(Arc::clone(month), account(cap)?))?);
+        Ok(caps.into_iter().map(|cap| Listed { pool_spent: of(&cap).unwrap_or_default(), cap }).collect())
     }
 
     /// Reads everything again.
@@ -346,7 +442,7 @@ mod tests {
     fn cap(scope: Scope, cents: Option<i64>) -> Arc<Cap> {
         let id = format!("{}:{}", scope.kind(), scope.id());
         let at = Timestamp::UNIX_EPOCH;
-        Arc::new(Cap { id, scope, period: Period::Daily, cents, created_at: at, updated_at: at })
+        Arc::new(Cap { id, scope, period: Period::Daily, cents, pool: None, created_at: at, updated_at: at })
     }
 
     fn copy(caps: &[(Scope, Option<i64>)]) -> Copy {

@@ -3,6 +3,7 @@
 
 mod account;
 mod cap;
+mod lease;
 mod principal;
 mod reservation;
 mod usage;
@@ -16,10 +17,12 @@ use uuid::Uuid;
 
 pub(super) use self::account::*;
 pub(super) use self::cap::*;
+pub(super) use self::lease::*;
 pub(super) use self::principal::*;
 pub(super) use self::reservation::*;
 pub(super) use self::usage::*;
 use super::Period;
+use super::ledger::Origin;
 use super::period::Keys;
 use crate::identity::Principal;
 use crate::store::{Param, Row, StoreError};
@@ -46,6 +49,10 @@ impl Rows {
         }
         rows.push(']');
         Self(rows)
+    }
+
+    pub(super) fn none() -> Self {
+        Self(String::from("[]"))
     }
 
     /// Rows of one text each.
@@ -129,6 +136,15 @@ impl RowWriter<'_> {
         self.json(&list.replace("\\u0000", "\u{fffd}"));
     }
 
+    /// Session, agent, parent agent, billing group, model asked for.
+    fn origin(&mut self, origin: &Origin) {
+        self.text_or_null(origin.session_id.as_deref());
+        self.text_or_null(origin.agent_id.as_deref());
+        self.text_or_null(origin.parent_agent_id.as_deref());
+        self.text_or_null(origin.billing_group.as_deref());
+        self.text(&origin.model_asked);
+    }
+
     /// Day, week, month.
     fn periods(&mut self, keys: &Keys) {
         for period in Period::ALL {
@@ -137,6 +153,10 @@ impl RowWriter<'_> {
     }
 }
 
-fn ids(rows: &[Row]) -> Result<HashSet<String>, StoreError> {
-    rows.iter().map(|row| row.text(0).map(str::to_owned)).collect()
+fn ids(rows: &[Row]) -> Result<HashSet<Uuid>, StoreError> {
+    rows.iter().map(|row| id(row.text(0)?)).collect()
+}
+
+fn id(text: &str) -> Result<Uuid, StoreError> {
+    text.parse().map_err(|_| StoreError::inconsistent(format!("the id {text} is not a UUID")))
 }

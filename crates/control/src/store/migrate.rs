@@ -22,7 +22,13 @@ macro_rules! steps {
     };
 }
 
-const STEPS: &[Step] = steps![(1, "0001_identity_create"), (2, "0002_spend_create"), (3, "0003_session_create")];
+const STEPS: &[Step] = steps![
+    (1, "0001_identity_create"),
+    (2, "0002_spend_create"),
+    (3, "0003_session_create"),
+    (4, "0004_lease_create"),
+    (5, "0005_pool_create")
+];
 
 /// Applies what is missing.
 pub(super) async fn postgres(client: &mut Client) -> Result<(), StoreError> {
@@ -107,8 +113,8 @@ mod tests {
             files.sort();
             assert_eq!(files, listed, "{database}");
         }
-        for (index, step) in STEPS.iter().enumerate() {
-            assert_eq!(usize::try_from(step.0).unwrap(), index + 1);
+        assert!(STEPS.is_sorted_by(|earlier, later| earlier.0 < later.0));
+        for step in STEPS {
             assert!(step.1.starts_with(&format!("{:04}_", step.0)));
         }
     }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use control::policy::permit::Permit;
 use control::spend::ledger::Admission;
-use control::spend::{Ledger, Refusal};
-use http::{HeaderMap, Request, request};
+use control::spend::{Ledger, Origin, Refusal};
+use http::{Request, request};
 use http_body::Body;
 use http_body_util::BodyExt;
 use uuid::Uuid;
 use wire::messages::{RequestHead, read_head, tag_named};
 
-use super::settle::{BillingGroup, Tab};
+use super::settle::Tab;
 use super::{Facts, Failure, Inference};
 use crate::upstream::{Call, Caller, Candidate, Endpoint};
 
@@ -49,7 +49,8 @@ where
             return Err(failure);
         }
     };
-    tab.describe(&admitted.fields, session_id(&admitted), billing_group(&inference, tab.facts(), &admitted));
+    let (origin, tag_ignored) = origin(&inference, tab.facts(), &admitted);
+    tab.describe(origin, tag_ignored);
     if let Some(ledger) = ledger {
         reserve(tab, &inference, ledger, &admitted).await?;
     }
@@ -93,7 +94,7 @@ async fn reserve(tab: &mut Tab, inference: &Inference, ledger: &Ledger, admitted
         body_bytes: admitted.body.len() as u64,
         max_tokens: admitted.fields.max_tokens,
         upstreams: admitted.candidates.iter().map(|candidate| candidate.upstream.name().to_owned()).collect(),
-        session_id: tab.session_id().map(str::to_owned),
+        origin: tab.origin().clone(),
     };
     let reservation =
         ledger.reserve(&admitted.permit, admission).await.map_err(|refusal| blocked(inference, refusal))?;
@@ -150,19 +151,32 @@ where
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-/// The client's session: its header, else what stands in `metadata.user_id`.
-fn session_id(admitted: &Admitted) -> Option<String> {
-    let named = |headers: &HeaderMap| headers.get("x-claude-code-session-id")?.to_str().ok().map(str::to_owned);
-    named(&admitted.head.headers)
-        .filter(|id| !id.is_empty() && id.len() <= 256)
-        .or_else(|| admitted.fields.session_id.clone())
+/// Ids of clients longer than this are none.
+const LONGEST_ID: usize = 256;
+
+/// Where the request comes from, and whether its tag names none of the caller's groups. The session stands in its header,
+/// else in `metadata.user_id`.
+fn origin(inference: &Inference, facts: &Facts, admitted: &Admitted) -> (Origin, bool) {
+    let id = |header: &str| {
+        let id = admitted.head.headers.get(header)?.to_str().ok()?;
+        (!id.is_empty() && id.len() <= LONGEST_ID).then(|| id.to_owned())
+    };
+    let billing_group = billing_group(inference, facts, admitted);
+    let origin = Origin {
+        model_asked: admitted.fields.model.clone(),
+        session_id: id("x-claude-code-session-id").or_else(|| admitted.fields.session_id.clone()),
+        agent_id: id("x-claude-code-agent-id"),
+        parent_agent_id: id("x-claude-code-parent-agent-id"),
+        billing_group: billing_group.clone().flatten(),
+    };
+    (origin, billing_group == Some(None))
 }
 
-/// Which group the request's tag names, where the operator looks for one.
-fn billing_group(inference: &Inference, facts: &Facts, admitted: &Admitted) -> Option<BillingGroup> {
+/// Which group the request's tag names, where the operator looks for one: `Some(None)` when it is none of the caller's.
+#[expect(clippy::option_option, reason = "no tag, a tag that counts for nothing, and a group are three things")]
+fn billing_group(inference: &Inference, facts: &Facts, admitted: &Admitted) -> Option<Option<String>> {
     let name = inference.config.billing_group_tag.as_deref()?;
     let value = admitted.fields.tags_value.as_ref()?;
     let tag = tag_named(&admitted.body, value, name);
-    let group = tag.filter(|group| facts.principal.groups.contains(group));
-    Some(group.map_or(BillingGroup::Ignored, BillingGroup::Named))
+    Some(tag.filter(|group| facts.principal.groups.contains(group)))
 }

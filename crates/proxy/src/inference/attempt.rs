@@ -22,7 +22,7 @@ pub(super) async fn attempt(tab: &mut Tab, admitted: Admitted) -> Result<Answere
     let call = admitted.call(&inference, &facts);
     let mut failures = Vec::new();
     for candidate in admitted.candidates() {
-        let sent: Sent = tab.try_upstream(&candidate.upstream);
+        let sent: Sent = tab.try_upstream(candidate);
         let asked = tokio::select! {
             biased;
             asked = inference.upstreams.ask(candidate, &call, &sent) => asked,

@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 
 use control::audit::{Event, InferenceEvent};
 use control::spend::ledger::{Settlement, Standing};
-use control::spend::{Money, Refusal, Reservation, Scope};
+use control::spend::{Money, Origin, Refusal, Reservation, Scope};
 use http::{HeaderValue, StatusCode};
-use wire::messages::RequestHead;
 use wire::usage::Usage;
 
 use super::{Facts, Failure, Inference};
-use crate::upstream::{Answer, Endpoint, Sent, Upstream};
+use crate::upstream::{Answer, Candidate, Endpoint, Sent, Upstream};
 
 /// The audit's status of a request whose client went away before there was one.
 const CLIENT_GONE: u16 = 499;
@@ -26,23 +25,16 @@ pub(super) struct Tab {
     reservation: Option<Reservation>,
     /// The client's word for the model; `None` until it was admitted.
     model: Option<String>,
-    session_id: Option<String>,
-    billing_group: Option<BillingGroup>,
+    origin: Origin,
+    billing_group_ignored: bool,
     upstream: Option<Arc<Upstream>>,
+    /// The model's id there.
+    model_sent: Option<String>,
     sent: Sent,
     attempts: u32,
     served: Option<Served>,
     first_byte: Option<Instant>,
     open: bool,
-}
-
-/// What the request's tags say about who pays.
-#[derive(Debug)]
-pub(super) enum BillingGroup {
-    /// One of the caller's groups.
-    Named(String),
-    /// Nothing that counts.
-    Ignored,
 }
 
 /// Whose answer went to the client.
@@ -83,9 +75,10 @@ impl Tab {
             facts,
             reservation: None,
             model: None,
-            session_id: None,
-            billing_group: None,
+            origin: Origin::default(),
+            billing_group_ignored: false,
             upstream: None,
+            model_sent: None,
             sent: Sent::default(),
             attempts: 0,
             served: None,
@@ -106,20 +99,15 @@ impl Tab {
         &self.facts
     }
 
-    pub(super) fn session_id(&self) -> Option<&str> {
-        self.session_id.as_deref()
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
     }
 
-    /// What its body says of it.
-    pub(super) fn describe(
-        &mut self,
-        fields: &RequestHead,
-        session_id: Option<String>,
-        billing_group: Option<BillingGroup>,
-    ) {
-        self.model = Some(fields.model.clone());
-        self.session_id = session_id;
-        self.billing_group = billing_group;
+    /// What it says of itself; the flag: its tag was none of the caller's groups.
+    pub(super) fn describe(&mut self, origin: Origin, billing_group_ignored: bool) {
+        self.model = Some(origin.model_asked.clone());
+        self.origin = origin;
+        self.billing_group_ignored = billing_group_ignored;
     }
 
     /// The money set aside for it.
@@ -128,9 +116,10 @@ impl Tab {
     }
 
     /// An upstream is about to be asked; the flag says whether it has the whole request.
-    pub(super) fn try_upstream(&mut self, upstream: &Arc<Upstream>) -> Sent {
+    pub(super) fn try_upstream(&mut self, candidate: &Candidate) -> Sent {
         self.attempts += 1;
-        self.upstream = Some(Arc::clone(upstream));
+        self.upstream = Some(Arc::clone(&candidate.upstream));
+        self.model_sent = Some(candidate.model_id.clone());
         self.sent.clone()
     }
 
@@ -234,8 +223,8 @@ impl Tab {
         let cost = match (reservation, usage, &self.upstream) {
             (None, _, _) => None,
             (Some(reservation), Some(usage), Some(upstream)) => {
-                let upstream = upstream.name().to_owned();
-                Some(reservation.settle(Settlement { upstream, usage, estimated, status, ms, ttfb_ms }))
+                let (upstream, model_sent) = (upstream.name().to_owned(), self.model_sent.take());
+                Some(reservation.settle(Settlement { upstream, model_sent, usage, estimated, status, ms, ttfb_ms }))
             }
             (Some(reservation), _, _) => {
                 reservation.release(status, ms);
@@ -276,13 +265,10 @@ impl Tab {
             upstream_cloud_request_id: served.and_then(|served| text(&served.cloud_request_id)),
             status,
             outcome: outcome.as_str(),
-            session_id: self.session_id.as_deref(),
+            session_id: self.origin.session_id.as_deref(),
             attempts: self.attempts,
-            billing_group: match &self.billing_group {
-                Some(BillingGroup::Named(group)) => Some(group),
-                _ => None,
-            },
-            billing_group_ignored: matches!(self.billing_group, Some(BillingGroup::Ignored)),
+            billing_group: self.origin.billing_group.as_deref(),
+            billing_group_ignored: self.billing_group_ignored,
             ..InferenceEvent::default()
         }
     }

@@ -1,5 +1,6 @@
-// Walks a device sign-in in a real Chromium with the keyboard alone, and says what it saw.
-//   node browser.mjs '{"url":…,"account":…,"scripts":true,"screenshots":"DIR"|null}'
+// Walks a device sign-in in a real Chromium with the keyboard alone, and says what it saw; without an account it only looks
+// at the page and follows each of its links with the keyboard.
+//   node browser.mjs '{"url":…,"account":…|null,"scripts":true,"screenshots":"DIR"|null}'
 // Prints one JSON line: the pages it stood on, and everything that should not have happened on the way.
 
 import { chromium } from 'playwright-core';
@@ -58,12 +59,25 @@ try {
     return response;
   };
 
-  await look(await page.goto(url), 'approve');
-  await reach(page.locator('form[action$="/device"] button:not([formaction])').first());
-  await look(await enter(), 'login');
-  await reach(page.locator('input[name=login]'));
-  await page.keyboard.type(account);
-  await look(await enter(), 'done');
+  const signIn = async () => {
+    await look(await page.goto(url), 'approve');
+    await reach(page.locator('form[action$="/device"] button:not([formaction])').first());
+    await look(await enter(), 'login');
+    await reach(page.locator('input[name=login]'));
+    await page.keyboard.type(account);
+    await look(await enter(), 'done');
+  };
+  const lookAround = async () => {
+    await look(await page.goto(url), 'page');
+    const links = await page.locator('a').count();
+    for (let link = 0; link < links; link += 1) {
+      await page.goto(url);
+      await reach(page.locator('a').nth(link));
+      const response = await enter();
+      pages.push({ url: page.url(), status: response.status(), title: '', heading: '', text: await page.locator('body').innerText(), lang: null });
+    }
+  };
+  await (account === null ? lookAround() : signIn());
   console.log(JSON.stringify({ pages, complaints }));
 } finally {
   await browser.close();

@@ -10,12 +10,16 @@ use crate::support::gateway::{ADMIN_GROUP, Caller, TestGateway};
 use crate::support::http::Reply;
 
 /// What answers without credentials. Closed by default: a new line here is a decision.
-const OPEN: [&str; 11] = [
+const OPEN: [&str; 15] = [
+    "GET /",
     "GET /.well-known/oauth-authorization-server",
     "GET /device",
+    "GET /favicon.ico",
     "GET /healthz",
     "GET /oauth/callback",
+    "GET /protocol",
     "GET /readyz",
+    "GET /robots.txt",
     "POST /device",
     "POST /device/deny",
     "POST /oauth/backchannel_logout",
@@ -25,10 +29,12 @@ const OPEN: [&str; 11] = [
 ];
 
 /// Every path that the gateway serves.
-const PATHS: [&str; 21] = [
+const PATHS: [&str; 25] = [
+    "/",
     "/.well-known/oauth-authorization-server",
     "/device",
     "/device/deny",
+    "/favicon.ico",
     "/healthz",
     "/managed/settings",
     "/oauth/backchannel_logout",
@@ -36,7 +42,9 @@ const PATHS: [&str; 21] = [
     "/oauth/device_authorization",
     "/oauth/revoke",
     "/oauth/token",
+    "/protocol",
     "/readyz",
+    "/robots.txt",
     "/v1/logs",
     "/v1/messages",
     "/v1/messages/count_tokens",
@@ -57,8 +65,14 @@ const PATTERNS: [(&str, &str); 2] = [
 const NAMED_ELSEWHERE: [&str; 3] = ["Endpoint::Messages.path()", "Endpoint::CountTokens.path()", "signal.path()"];
 
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-const NOWHERE: [&str; 6] =
-    ["/", "/nowhere", "/healthz/", "/HEALTHZ", "/v1/messages/", "/v1/organizations/spend_limits/effective/more"];
+const NOWHERE: [&str; 6] = [
+    "/protocol/",
+    "/nowhere",
+    "/healthz/",
+    "/HEALTHZ",
+    "/v1/messages/",
+    "/v1/organizations/spend_limits/effective/more",
+];
 
 #[tokio::test]
 async fn every_route_is_closed_to_those_it_is_not_for() {
@@ -134,6 +148,16 @@ fn no_route_is_missing_here() {
         }
     }
     assert!(unknown.is_empty(), "routes that authorization.rs does not know:\n{}", unknown.join("\n"));
+}
+
+/// The document that clients are written from speaks of every path that they may call.
+#[test]
+fn the_protocol_names_every_path_of_clients() {
+    let protocol = include_str!("../../../../docs/protocol.md");
+    let of_others =
+        |path: &&&str| ["/", "/favicon.ico", "/robots.txt"].contains(*path) || path.starts_with("/v1/organizations/");
+    let silent: Vec<_> = PATHS.iter().filter(|path| !of_others(path) && !protocol.contains(**path)).collect();
+    assert!(silent.is_empty(), "docs/protocol.md says nothing of {silent:?}");
 }
 
 async fn answer(caller: &Caller, method: &str, path: &str) -> Reply {

@@ -60,3 +60,18 @@ async fn a_request_from_somewhere_else_is_shown_with_a_warning() {
         assert!(text.contains(part), "{part} is not shown: {text}");
     }
 }
+
+#[tokio::test]
+async fn the_landing_page_needs_nothing_from_anywhere_and_its_links_lead_somewhere() {
+    let gateway = TestGateway::start().await;
+    let walk = browser::look_around(gateway.url(), &screenshots("landing")).await;
+    assert!(walk.complaints.is_empty(), "{:#?}", walk.complaints);
+    let [landing, device, protocol] = walk.pages.as_slice() else { panic!("{walk:#?}") };
+    assert_eq!((landing.status, landing.lang.as_deref()), (Some(200), Some("en")));
+    assert_eq!(landing.heading, "This is a gateway for Claude Code");
+    for part in [gateway.url(), "127.0.0.1", env!("CARGO_PKG_VERSION")] {
+        assert!(landing.text.contains(part), "{part} is not shown: {}", landing.text);
+    }
+    assert_eq!((device.status, device.url.as_str()), (Some(200), &*format!("{}/device", gateway.url())));
+    assert_eq!((protocol.status, protocol.url.as_str()), (Some(200), &*format!("{}/protocol", gateway.url())));
+}

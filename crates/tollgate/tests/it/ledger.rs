@@ -11,8 +11,8 @@ use control::policy::{Config as PolicyConfig, Policies};
 use control::spend::ledger::Writer;
 use control::spend::report::{Order, Whose};
 use control::spend::{
-    Admission, Caps, Config, GroupMode, Ledger, Money, Period, Prices, Pricing, Refusal, Report, Reservation, Scope,
-    Settlement,
+    Admission, Caps, Config, GroupMode, Ledger, Money, Origin, Period, Prices, Pricing, Refusal, Report, Reservation,
+    Scope, Setting, Settlement,
 };
 use control::store::{Config as StoreConfig, PostgresConfig, Store};
 use tokio::task::JoinHandle;
@@ -44,6 +44,10 @@ on_both_databases!(
     every_request_is_counted_once_however_it_ends,
     a_reservation_that_was_forgotten_is_charged_at_its_estimate,
     an_answer_that_costs_more_than_was_set_aside_takes_the_room_of_others,
+    a_busy_account_far_from_its_cap_is_admitted_without_asking,
+    near_its_cap_a_busy_account_is_asked_for_in_the_database_again,
+    a_lease_ends_with_the_caps_and_the_groups_that_it_was_measured_by,
+    what_a_dead_process_had_leased_and_not_used_is_given_back,
     what_a_dead_process_left_is_charged_at_its_estimate_and_the_late_truth_replaces_it_once,
     an_entry_that_the_database_refuses_does_not_hold_up_the_others,
     a_changed_cap_counts_for_the_next_request,
@@ -152,7 +156,8 @@ fn admin() -> WriteAccess {
 
 impl House {
     async fn cap(&self, scope: Scope, period: Period, cents: i64) {
-        self.caps.set(&admin(), &scope, period, Some(cents)).await.unwrap();
+        let wanted = Setting { scope, period, cents: Some(cents), pool: None };
+        self.caps.set(&admin(), &wanted).await.unwrap();
     }
 
     fn admission(who: &Arc<Principal>) -> Admission {
@@ -163,7 +168,7 @@ impl House {
             body_bytes: 1_000,
             max_tokens: Some(200),
             upstreams: vec!["anthropic".to_owned()],
-            session_id: Some("s-1".to_owned()),
+            origin: Origin { session_id: Some("s-1".to_owned()), ..Origin::default() },
         }
     }
 
@@ -193,14 +198,24 @@ impl House {
         let wrong = "SELECT COUNT(*) FROM account AS a WHERE a.settled <>
                 (SELECT COALESCE(SUM(u.charge), 0) FROM usage AS u
                  WHERE u.account = a.id AND a.period IN (u.day, u.week, u.month))
-             OR a.reserved <> (SELECT COALESCE(SUM(r.amount), 0) FROM reservation AS r
+             OR a.reserved <> (SELECT COALESCE(SUM(r.amount), 0) FROM
+                 (SELECT account, day, week, month, amount FROM reservation
+                  UNION ALL SELECT account, day, week, month, amount FROM lease) AS r
                  WHERE r.account = a.id AND a.period IN (r.day, r.week, r.month))";
         assert_eq!(self.number(wrong).await, 0, "a counter differs from its rows");
     }
 }
 
 fn settlement(usage: Usage) -> Settlement {
-    Settlement { upstream: "anthropic".to_owned(), usage, estimated: false, status: 200, ms: 12, ttfb_ms: Some(5) }
+    Settlement {
+        upstream: "anthropic".to_owned(),
+        model_sent: None,
+        usage,
+        estimated: false,
+        status: 200,
+        ms: 12,
+        ttfb_ms: Some(5),
+    }
 }
 
 /// Fifty at once against two cents, each $0.006 and bounded by more: three fit, a fourth may pass the cap by what it
@@ -310,12 +325,14 @@ async fn every_request_is_counted_once_however_it_ends(database: Database) {
     }
     house.ledger.flush().await;
     let each = 20 * COST.nano() + 20 * (3_000_000 + 50_000 * 15_000);
-    assert_eq!(house.balance("capped").await, (each, 0));
+    assert_eq!(house.balance("capped").await.0, each);
     assert_eq!(house.balance("free").await, (each, 0));
     assert_eq!(house.number("SELECT COUNT(*) FROM usage").await, 120);
     assert_eq!(house.number("SELECT COUNT(*) FROM usage WHERE estimated = 1").await, 40);
     house.verify().await;
+    let house = house.clone();
     running.end().await;
+    assert_eq!(house.balance("capped").await, (each, 0));
 }
 
 async fn a_reservation_that_was_forgotten_is_charged_at_its_estimate(database: Database) {
@@ -345,6 +362,114 @@ async fn an_answer_that_costs_more_than_was_set_aside_takes_the_room_of_others(d
     first.settle(settlement(USED));
     house.ledger.flush().await;
     house.verify().await;
+    running.end().await;
+}
+
+/// Ten requests one after the other: enough to be busy.
+async fn warm_up(house: &House, who: &Arc<Principal>) {
+    for _ in 0..10 {
+        house.reserve(who).await.unwrap().settle(settlement(USED));
+    }
+    house.ledger.flush().await;
+}
+
+async fn leased(house: &House) -> i64 {
+    house.number("SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM lease").await
+}
+
+/// Whether a request is admitted before anything else runs: without a word from the database.
+fn at_once(asking: impl Future<Output = Result<Reservation, Refusal>>) -> Option<Reservation> {
+    let mut asking = Box::pin(asking);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match asking.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(answer) => Some(answer.unwrap()),
+        std::task::Poll::Pending => None,
+    }
+}
+
+async fn a_busy_account_far_from_its_cap_is_admitted_without_asking(database: Database) {
+    let running = start(database, Duration::from_secs(30)).await;
+    let house = &running.house;
+    house.cap(Scope::User("alice".to_owned()), Period::Monthly, 10_000).await;
+    let alice = principal("alice");
+    assert!(at_once(house.reserve(&alice)).is_none(), "nobody knows yet how it stands");
+    warm_up(house, &alice).await;
+    assert!(leased(house).await > 0);
+    let first = at_once(house.reserve(&alice)).unwrap();
+    assert_eq!(first.standing().unwrap().spent, Money::from_nano(10 * COST.nano()));
+    let second = at_once(house.reserve(&alice)).unwrap();
+    first.settle(settlement(USED));
+    house.ledger.flush().await;
+    let (settled, reserved) = house.balance("alice").await;
+    assert_eq!(settled, 11 * COST.nano());
+    assert!(reserved > leased(house).await, "the second is in flight");
+    house.verify().await;
+    second.release(502, 1);
+    let house = house.clone();
+    running.end().await;
+    house.verify().await;
+    assert_eq!((house.balance("alice").await, leased(&house).await), ((11 * COST.nano(), 0), 0));
+}
+
+async fn near_its_cap_a_busy_account_is_asked_for_in_the_database_again(database: Database) {
+    let running = start(database, Duration::from_secs(30)).await;
+    let house = &running.house;
+    // A hundred requests.
+    house.cap(Scope::User("alice".to_owned()), Period::Monthly, 60).await;
+    let alice = principal("alice");
+    let mut through = 0;
+    let refusal = loop {
+        match house.reserve(&alice).await {
+            Ok(reservation) => drop(reservation.settle(settlement(USED))),
+            Err(refusal) => break refusal,
+        }
+        through += 1;
+        let (settled, reserved) = house.balance("alice").await;
+        assert!(settled + reserved <= 600_000_000, "{settled} and {reserved} after {through}");
+    };
+    assert!(matches!(refusal, Refusal::Over(_)), "{refusal:?}");
+    assert_eq!(through, 100);
+    assert_eq!(leased(house).await, 0);
+    house.verify().await;
+    running.end().await;
+}
+
+async fn a_lease_ends_with_the_caps_and_the_groups_that_it_was_measured_by(database: Database) {
+    let running = start(database, Duration::ZERO).await;
+    let house = &running.house;
+    house.cap(Scope::User("alice".to_owned()), Period::Monthly, 10_000).await;
+    let alice = principal("alice");
+    warm_up(house, &alice).await;
+    let other = Arc::new(Principal { groups: vec!["ops".to_owned()], ..(*alice).clone() });
+    assert!(at_once(house.reserve(&other)).is_none(), "other groups may have other caps");
+    at_once(house.reserve(&alice)).unwrap().release(502, 1);
+    house.cap(Scope::User("alice".to_owned()), Period::Daily, 1).await;
+    let refusal = house.reserve(&alice).await.unwrap_err();
+    assert!(matches!(refusal, Refusal::Over(_)), "{refusal:?}");
+    house.ledger.flush().await;
+    house.verify().await;
+    running.end().await;
+}
+
+async fn what_a_dead_process_had_leased_and_not_used_is_given_back(database: Database) {
+    let database = database.fresh().await;
+    let store = store_config(&database);
+    let clock = Arc::new(TestClock::at("2026-11-22T12:00:00Z".parse().unwrap()));
+    let config = config(Duration::ZERO);
+    let dead = run(&store, Some(database), clock.clone(), &config).await;
+    dead.house.cap(Scope::User("alice".to_owned()), Period::Monthly, 10_000).await;
+    warm_up(&dead.house, &principal("alice")).await;
+    assert!(leased(&dead.house).await > 0);
+    let embedded = dead.house.store.is_embedded();
+    let database = dead.kill().await;
+    if !embedded {
+        clock.advance(Duration::from_secs(61));
+    }
+    let running = run(&store, database, clock, &config).await;
+    running.house.ledger.flush().await;
+    assert_eq!(running.house.balance("alice").await, (10 * COST.nano(), 0));
+    assert_eq!(leased(&running.house).await, 0);
+    running.house.verify().await;
     running.end().await;
 }
 
@@ -391,7 +516,8 @@ async fn an_entry_that_the_database_refuses_does_not_hold_up_the_others(database
     let running = start(database, Duration::from_secs(30)).await;
     let house = &running.house;
     let nul = principal("n\0l");
-    let odd = Admission { session_id: Some("\0".to_owned()), ..House::admission(&nul) };
+    let origin = Origin { session_id: Some("\0".to_owned()), ..Origin::default() };
+    let odd = Admission { origin, ..House::admission(&nul) };
     let odd = house.reserve_as(&nul, odd).await.unwrap();
     let alice = house.reserve(&principal("alice")).await.unwrap();
     // More than the column holds, in a sum: what the database itself refuses.
@@ -502,18 +628,18 @@ async fn caps_are_listed_in_the_order_of_their_creation(database: Database) {
     house.cap(Scope::User("c".to_owned()), Period::Daily, 2).await;
     let caps = &house.caps;
     let page = caps.page(&From::Start, 3, None).await.unwrap().unwrap();
-    let listed: Vec<_> = page.caps.iter().map(|cap| (cap.scope.id().to_owned(), cap.cents)).collect();
+    let listed: Vec<_> = page.caps.iter().map(|listed| (listed.cap.scope.id().to_owned(), listed.cap.cents)).collect();
     assert_eq!(listed, [("c".to_owned(), Some(2)), ("a".to_owned(), Some(1)), ("b".to_owned(), Some(1))]);
     assert!(page.has_more);
-    let last = page.caps[2].id.clone();
+    let last = page.caps[2].cap.id.clone();
     let rest = caps.page(&From::After(last.clone()), 3, None).await.unwrap().unwrap();
     assert_eq!((rest.caps.len(), rest.has_more), (1, false));
     let before = caps.page(&From::Before(last), 1, Some("user")).await.unwrap().unwrap();
-    assert_eq!((before.caps[0].scope.id(), before.has_more), ("a", true));
+    assert_eq!((before.caps[0].cap.scope.id(), before.has_more), ("a", true));
     assert!(caps.page(&From::After("spl_none".to_owned()), 1, None).await.unwrap().is_none());
 
     assert_eq!(caps.delete(&admin(), "spl_none").await.unwrap(), None);
-    let gone = caps.delete(&admin(), &page.caps[0].id).await.unwrap().unwrap();
+    let gone = caps.delete(&admin(), &page.caps[0].cap.id).await.unwrap().unwrap();
     assert_eq!(gone.cents, Some(2));
     assert_eq!(caps.find(&gone.id).await.unwrap(), None);
     assert_eq!(house.number("SELECT COUNT(*) FROM admin_audit").await, 6);

@@ -34,3 +34,4 @@ mod spend;
 mod stock_client;
 mod surface;
 mod telemetry;
+mod usage;

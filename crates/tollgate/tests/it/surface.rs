@@ -38,6 +38,8 @@ async fn every_answer_carries_the_security_headers_and_a_name() {
     let replies = [
         (200, nobody.get("/healthz").await),
         (200, nobody.get("/readyz").await),
+        (200, nobody.get("/").await),
+        (200, nobody.get("/protocol").await),
         (200, nobody.get("/device").await),
         (200, nobody.get("/.well-known/oauth-authorization-server").await),
         (400, nobody.post("/oauth/token", "").await),
@@ -132,6 +134,33 @@ async fn what_a_client_says_of_its_own_address_counts_for_nothing() {
     let gateway = TestGateway::setup().config(only_others).start().await;
     assert_eq!(gateway.as_user("alice").header("x-forwarded-for", "203.0.113.9").get("/v1/models").await.status, 403);
     assert_eq!(gateway.anyone().get("/readyz").await.status, 200);
+}
+
+#[tokio::test]
+async fn whoever_comes_by_is_told_what_this_is_and_how_to_speak_to_it() {
+    let gateway = TestGateway::start().await;
+    let page = gateway.anyone().header("host", "evil.example").get("/").await;
+    assert_eq!(
+        (page.header("content-type"), page.header("cache-control")),
+        (Some("text/html; charset=utf-8"), Some("no-store"))
+    );
+    assert_eq!(
+        page.header("content-security-policy"),
+        Some(
+            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; form-action 'none'; base-uri 'none'"
+        )
+    );
+    for shown in
+        [gateway.url(), "<dd>127.0.0.1</dd>", env!("CARGO_PKG_VERSION"), "href=\"/protocol\"", "href=\"/device\""]
+    {
+        assert!(page.text().contains(shown), "{shown} in {}", page.text());
+    }
+    assert!(!page.text().contains("<script") && !page.text().contains("src=") && !page.text().contains("url("));
+    assert_eq!(page.header("set-cookie"), None);
+
+    let protocol = gateway.anyone().get("/protocol").await;
+    assert_eq!(protocol.header("content-type"), Some("text/markdown; charset=utf-8"));
+    assert!(protocol.text().starts_with("# "), "{}", protocol.text());
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 
 use crate::spend::Period;
-use crate::spend::cap::{Cap, From, Page, Scope};
+use crate::spend::cap::{Cap, From, Scope};
+use crate::spend::pool::Pool;
 use crate::store::{Row, Store, StoreError, Tx};
 
 const BUMP: &str = "INSERT INTO revision (name, value) VALUES ($1, 1)
@@ -24,7 +25,7 @@ pub(in crate::spend) async fn revision(store: &Store, name: &str) -> Result<i64,
 
 macro_rules! cap_columns {
     () => {
-        "id, scope_type, scope_id, period, cents, created_at, updated_at"
+        "id, scope_type, scope_id, period, cents, created_at, updated_at, pool_cents, pool_paused"
     };
 }
 
@@ -34,9 +35,12 @@ const CAP_BY_TARGET: &str =
     concat!("SELECT ", cap_columns!(), " FROM spend_limit WHERE scope_type = $1 AND scope_id = $2 AND period = $3");
 const DELETE_CAP: &str = concat!("DELETE FROM spend_limit WHERE id = $1 RETURNING ", cap_columns!());
 const PUT_CAP: &str = "
-    INSERT INTO spend_limit (id, scope_type, scope_id, period, cents, created_at, updated_at, created_by)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-    ON CONFLICT (scope_type, scope_id, period) DO UPDATE SET cents = excluded.cents, updated_at = excluded.updated_at";
+    INSERT INTO spend_limit
+        (id, scope_type, scope_id, period, cents, created_at, updated_at, created_by, pool_cents, pool_paused)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+    ON CONFLICT (scope_type, scope_id, period) DO UPDATE
+    SET cents = excluded.cents, updated_at = excluded.updated_at, pool_cents = excluded.pool_cents,
+        pool_paused = excluded.pool_paused";
 const POSITION: &str = "SELECT position FROM spend_limit WHERE id = $1";
 /// `$2` is a scope type, or empty for all.
 const CAPS_AFTER: &str = concat!(
@@ -56,11 +60,13 @@ fn read_cap(row: &Row) -> Result<Cap, StoreError> {
     let at = |column: usize| -> Result<Timestamp, StoreError> {
         Timestamp::from_millisecond(row.int(column)?).map_err(|_| wrong("created_at or updated_at"))
     };
+    let pool = |cents| Ok(Pool { cents, paused: row.int(8)? != 0 });
     Ok(Cap {
         id: id.to_owned(),
         scope: Scope::from_columns(row.text(1)?, row.text(2)?).ok_or_else(|| wrong("scope_type"))?,
         period: Period::parse(row.text(3)?).ok_or_else(|| wrong("period"))?,
         cents: row.int_or_null(4)?,
+        pool: row.int_or_null(7)?.map(pool).transpose()?,
         created_at: at(5)?,
         updated_at: at(6)?,
     })
@@ -93,6 +99,8 @@ pub(in crate::spend) async fn put_cap(tx: &mut Tx, cap: &Cap, actor: &str) -> Re
         cap.created_at.as_millisecond().into(),
         cap.updated_at.as_millisecond().into(),
         actor.into(),
+        cap.pool.map(|pool| pool.cents).into(),
+        cap.pool.map(|pool| i64::from(pool.paused)).into(),
     ];
     tx.execute(PUT_CAP, &params).await.map(|_| ())
 }
@@ -101,12 +109,13 @@ pub(in crate::spend) async fn delete_cap(tx: &mut Tx, id: &str) -> Result<Option
     tx.fetch_optional(DELETE_CAP, &[id.into()]).await?.as_ref().map(read_cap).transpose()
 }
 
+/// The caps, and whether there are more.
 pub(in crate::spend) async fn page_of_caps(
     store: &Store,
     from: &From,
     limit: usize,
     scope_kind: Option<&str>,
-) -> Result<Option<Page>, StoreError> {
+) -> Result<Option<(Vec<Cap>, bool)>, StoreError> {
     let (sql, start) = match from {
         From::Start => (CAPS_AFTER, Some(i64::MIN)),
         From::After(id) => (CAPS_AFTER, position(store, id).await?),
@@ -123,7 +132,7 @@ pub(in crate::spend) async fn page_of_caps(
     if matches!(from, From::Before(_)) {
         caps.reverse();
     }
-    Ok(Some(Page { caps, has_more }))
+    Ok(Some((caps, has_more)))
 }
 
 async fn position(store: &Store, id: &str) -> Result<Option<i64>, StoreError> {

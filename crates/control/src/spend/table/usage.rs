@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use super::cap::REVISION;
 use super::reservation::{DELETE_RESERVATIONS, Found};
+use uuid::Uuid;
+
 use super::{RowWriter, Rows, ids};
 use crate::spend::Money;
 use crate::spend::ledger::batch::Settle;
@@ -11,14 +13,16 @@ use crate::store::{Param, Statement, StoreError, Tx};
 
 const INSERT_USAGE: &str = "
     INSERT INTO usage
-        (id, started_at, principal, groups, session_id, model, upstream, status, input_tokens, output_tokens, cache_read,
-         cache_write_5m, cache_write_1h, web_searches, fast, charge, estimated, ms, ttfb_ms, account, day, week, month)
+        (id, started_at, principal, groups, session_id, agent_id, parent_agent_id, billing_group, model_asked, model,
+         model_sent, upstream, status, input_tokens, output_tokens, cache_read, cache_write_5m, cache_write_1h,
+         web_searches, fast, charge, estimated, ms, ttfb_ms, account, day, week, month)
     SELECT e.value->>0, CAST(e.value->>1 AS BIGINT), e.value->>2, e.value->>3, e.value->>4, e.value->>5, e.value->>6,
-           CAST(e.value->>7 AS BIGINT), CAST(e.value->>8 AS BIGINT), CAST(e.value->>9 AS BIGINT),
-           CAST(e.value->>10 AS BIGINT), CAST(e.value->>11 AS BIGINT), CAST(e.value->>12 AS BIGINT),
+           e.value->>7, e.value->>8, e.value->>9, e.value->>10, e.value->>11, CAST(e.value->>12 AS BIGINT),
            CAST(e.value->>13 AS BIGINT), CAST(e.value->>14 AS BIGINT), CAST(e.value->>15 AS BIGINT),
-           CAST(e.value->>16 AS BIGINT), CAST(e.value->>17 AS BIGINT), CAST(e.value->>18 AS BIGINT), e.value->>19,
-           e.value->>20, e.value->>21, e.value->>22
+           CAST(e.value->>16 AS BIGINT), CAST(e.value->>17 AS BIGINT), CAST(e.value->>18 AS BIGINT),
+           CAST(e.value->>19 AS BIGINT), CAST(e.value->>20 AS BIGINT), CAST(e.value->>21 AS BIGINT),
+           CAST(e.value->>22 AS BIGINT), CAST(e.value->>23 AS BIGINT), e.value->>24, e.value->>25, e.value->>26,
+           e.value->>27
     FROM json_each($1) AS e WHERE true
     ON CONFLICT (id) DO NOTHING
     RETURNING id";
@@ -31,8 +35,9 @@ pub(in crate::spend) fn write_usage(row: &mut RowWriter<'_>, settle: &Settle) {
     row.int(record.started_at.as_millisecond());
     row.text(&record.principal.sub);
     row.groups(&record.principal);
-    row.text_or_null(record.session_id.as_deref());
+    row.origin(&record.origin);
     row.text(&record.model.id);
+    row.text_or_null(outcome.model_sent.as_deref());
     row.text_or_null(outcome.upstream.as_deref());
     row.int_or_null(outcome.status.map(i64::from));
     row.count(usage.input_tokens);
@@ -54,7 +59,7 @@ pub(in crate::spend) fn write_usage(row: &mut RowWriter<'_>, settle: &Settle) {
 #[derive(Debug)]
 pub(in crate::spend) struct Settled {
     /// Ids that were not settled before.
-    pub(in crate::spend) new: HashSet<String>,
+    pub(in crate::spend) new: HashSet<Uuid>,
     /// Reservations that ended.
     pub(in crate::spend) ended: Vec<Found>,
     /// The revision of the caps.
@@ -83,8 +88,8 @@ const SWEPT: &str = "SELECT charge FROM usage WHERE id = $1 AND estimated = 1 AN
 const REPLACE_SWEPT: &str = "
     UPDATE usage SET upstream = $1, status = $2, input_tokens = $3, output_tokens = $4, cache_read = $5,
         cache_write_5m = $6, cache_write_1h = $7, web_searches = $8, fast = $9, charge = $10, estimated = $11, ms = $12,
-        ttfb_ms = $13
-    WHERE id = $14";
+        ttfb_ms = $13, model_sent = $14
+    WHERE id = $15";
 
 /// Puts a late settlement in the place of the sweeper's estimate; gives what that changes, which is nothing when it was
 /// settled already.
@@ -111,6 +116,7 @@ pub(in crate::spend) async fn replace_estimate(tx: &mut Tx, settle: &Settle) -> 
         i64::from(outcome.estimated).into(),
         outcome.ms.map_or(Param::Null, whole),
         outcome.ttfb_ms.map_or(Param::Null, whole),
+        outcome.model_sent.as_ref().into(),
         (&id).into(),
     ];
     tx.execute(REPLACE_SWEPT, &params).await?;

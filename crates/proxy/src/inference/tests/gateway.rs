@@ -13,7 +13,7 @@ use control::connect::{self, Egress};
 use control::identity::Principal;
 use control::identity::admin_key::Admin;
 use control::policy::{self, Policies, PolicyConfig};
-use control::spend::{self, Caps, GroupMode, Ledger, Period, Prices, Pricing, Scope, Standing};
+use control::spend::{self, Caps, GroupMode, Ledger, Period, Prices, Pricing, Scope, Setting, Standing};
 use control::store::{self, Store};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::Full;
@@ -125,7 +125,9 @@ impl Gateway {
     /// A cap for alice, by day.
     pub(super) async fn cap(&self, cents: i64) {
         let access = Admin::person(&alice(), &["eng".to_owned()]).unwrap().write_access().unwrap();
-        self.caps.set(&access, &Scope::User("alice".to_owned()), Period::Daily, Some(cents)).await.unwrap();
+        let scope = Scope::User("alice".to_owned());
+        let wanted = Setting { scope, period: Period::Daily, cents: Some(cents), pool: None };
+        self.caps.set(&access, &wanted).await.unwrap();
     }
 
     pub(super) async fn messages(&self, body: impl Into<Bytes>) -> Result<Received, Failure> {

@@ -31,7 +31,7 @@ pub(super) struct OurClient {
 
 impl OurClient {
     pub(super) fn new(egress: &Egress) -> Self {
-        Self { egress: egress.through_proxy(), metadata: egress.to_credential_services(), budget: BUDGET }
+        Self { egress: egress.through_proxy(), metadata: egress.towards_this_machine(), budget: BUDGET }
     }
 
     async fn fetch(self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
+use control::spend::cap::SetError;
 use control::store::StoreError;
 use http::{HeaderValue, StatusCode, header};
 use wire::error::{Envelope, ErrorType};
@@ -20,6 +21,15 @@ pub(super) enum Error {
     /// What is wrong with the request, in a sentence that names the field.
     Invalid(String),
     Store(StoreError),
+}
+
+impl From<SetError> for Error {
+    fn from(error: SetError) -> Self {
+        match error {
+            SetError::Pool(fault) => Self::Invalid(fault.to_string()),
+            SetError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 impl From<StoreError> for Error {

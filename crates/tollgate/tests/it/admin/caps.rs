@@ -197,7 +197,7 @@ async fn every_fault_of_a_request_is_named_by_its_field() {
         r#"{"scope":{"type":"organization"},"amount":"99999999999999999999"}"#,
         r#"{"scope":{"type":"organization"},"amount":"5","period":"hourly"}"#,
         r#"{"scope":{"type":"organization"},"amount":"5","currency":"EUR"}"#,
-        r#"{"scope":{"type":"rbac_group","rbac_group_id":"g"},"amount":"5","pooled_budget":{"amount":"9"}}"#,
+        r#"{"scope":{"type":"organization"},"amount":"5","pooled_budget":{"amount":"9"}}"#,
     ] {
         told.push_str(&format!("POST {body} -> {}\n", refusal(&admin.post(CAPS, body).await)));
     }
@@ -216,7 +216,7 @@ async fn every_fault_of_a_request_is_named_by_its_field() {
     POST {"scope":{"type":"organization"},"amount":"99999999999999999999"} -> 400 invalid_request_error: amount: must be at most 9223372036854775807 cents
     POST {"scope":{"type":"organization"},"amount":"5","period":"hourly"} -> 400 invalid_request_error: period: must be daily, weekly or monthly
     POST {"scope":{"type":"organization"},"amount":"5","currency":"EUR"} -> 400 invalid_request_error: currency: must be USD
-    POST {"scope":{"type":"rbac_group","rbac_group_id":"g"},"amount":"5","pooled_budget":{"amount":"9"}} -> 400 invalid_request_error: pooled_budget: not supported by this version
+    POST {"scope":{"type":"organization"},"amount":"5","pooled_budget":{"amount":"9"}} -> 400 invalid_request_error: pooled_budget: only the monthly limit of an rbac_group can have one
     GET ?limit=0 -> 400 invalid_request_error: limit: must be a whole number from 1 to 1000
     GET ?limit=1001 -> 400 invalid_request_error: limit: must be a whole number from 1 to 1000
     GET ?limit=x -> 400 invalid_request_error: limit: must be a whole number from 1 to 1000

@@ -1,7 +1,7 @@
 //! A real browser: Debian's Chromium, driven with the keyboard by `tests/idp/browser.mjs`.
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 use tokio::task::spawn_blocking;
@@ -11,7 +11,7 @@ use super::idp::node_directory;
 /// What a sign-in looked like.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Walk {
-    /// Approval page, the provider's login page, final page.
+    /// Approval page, the provider's login page, final page; or a page and what its links lead to.
     pub(crate) pages: Vec<Seen>,
     /// Errors on the console (blocked by a policy, script failures) and requests to other machines.
     pub(crate) complaints: Vec<String>,
@@ -21,6 +21,7 @@ pub(crate) struct Walk {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Seen {
     pub(crate) status: Option<u16>,
+    pub(crate) url: String,
     pub(crate) title: String,
     /// The text of the first heading.
     pub(crate) heading: String,
@@ -37,8 +38,16 @@ pub(crate) async fn sign_in(
     scripts: bool,
     screenshots: Option<&Path>,
 ) -> Walk {
-    let task =
-        json!({ "url": verification_uri_complete, "account": account, "scripts": scripts, "screenshots": screenshots });
+    walk(&json!({ "url": verification_uri_complete, "account": account, "scripts": scripts, "screenshots": screenshots }))
+        .await
+}
+
+/// Looks at a page without scripts, and follows each of its links with the keyboard.
+pub(crate) async fn look_around(url: &str, screenshots: &Path) -> Walk {
+    walk(&json!({ "url": url, "account": null, "scripts": false, "screenshots": screenshots })).await
+}
+
+async fn walk(task: &Value) -> Walk {
     let mut command = Command::new("node");
     command.args(["browser.mjs", &task.to_string()]).current_dir(node_directory());
     let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();

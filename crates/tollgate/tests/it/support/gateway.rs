@@ -24,7 +24,7 @@ mod device;
 mod process;
 
 pub(crate) use audit::Audit;
-pub(crate) use books::Books;
+pub(crate) use books::{Books, open};
 pub(crate) use caller::Caller;
 pub(crate) use device::Device;
 pub(crate) use process::{Process, tollgate};
@@ -188,7 +188,7 @@ impl TestGateway {
 
     /// The database of a gateway that has ended.
     pub(crate) async fn database(&self) -> control::store::Store {
-        control::store::Store::open(&books::config(&self.store)).await.unwrap()
+        open(&self.store).await
     }
 
     /// What stands in the database of a gateway that has ended.

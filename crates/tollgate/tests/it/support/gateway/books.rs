@@ -33,7 +33,7 @@ pub(crate) struct Usage {
 
 impl Books {
     pub(super) async fn read(store: &Store) -> Self {
-        let database = Database::open(&config(store)).await.unwrap();
+        let database = open(store).await;
         let usage = "SELECT principal, output_tokens, charge, estimated FROM usage ORDER BY started_at";
         let usage = database.fetch(usage, &[]).await.unwrap();
         let day = "SELECT CAST(COALESCE(SUM(settled), 0) AS BIGINT), CAST(COALESCE(SUM(reserved), 0) AS BIGINT) \
@@ -84,7 +84,12 @@ fn text_of_grant(row: &Row) -> String {
     (0..3).map(|column| row.text_or_null(column).unwrap().unwrap_or_default()).collect::<Vec<_>>().join(" ")
 }
 
-pub(super) fn config(store: &Store) -> Config {
+/// A database that no gateway has open, its tables made.
+pub(crate) async fn open(store: &Store) -> Database {
+    Database::open(&config(store)).await.unwrap()
+}
+
+fn config(store: &Store) -> Config {
     match store {
         Store::Sqlite(_) => Config::Sqlite { path: store.sqlite_path().unwrap() },
         Store::Postgres(url) => Config::Postgres(PostgresConfig {

@@ -15,7 +15,7 @@ use control::limit::Counters;
 use control::policy::Policies;
 use control::spend::{Caps, Ledger, Prices, Report};
 use control::store::Store;
-use proxy::inference::{self, Inference};
+use proxy::inference::{self, Inference, Seats};
 use proxy::otlp;
 use proxy::upstream::Upstreams;
 use tokio_util::sync::CancellationToken;
@@ -98,7 +98,8 @@ pub fn check(loaded: Loaded) -> anyhow::Result<Vec<String>> {
     let Loaded { config, warnings, .. } = loaded;
     let catalog = Arc::new(Catalog::new(config.models, config.auto_include_builtin_models)?);
     let egress = Egress::new(&config.connect).map_err(|error| anyhow!(error))?;
-    Upstreams::new(config.upstreams, &catalog, &egress).map_err(|error| anyhow!("{error}"))?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    Upstreams::new(config.upstreams, &catalog, &egress, &clock).map_err(|error| anyhow!("{error}"))?;
     let (_, of_policies) = Policies::compile(config.policy, catalog);
     Ok(warnings.iter().map(ToString::to_string).chain(of_policies.iter().map(ToString::to_string)).collect())
 }
@@ -232,7 +233,10 @@ impl Building {
             }
             None => (None, Router::new()),
         };
-        let upstreams = Upstreams::new(config.upstreams, &catalog, &egress).map_err(|error| anyhow!("{error}"))?;
+        let upstreams = Upstreams::new(config.upstreams, &catalog, &egress, &self.clock);
+        let upstreams = upstreams.map_err(|error| anyhow!("{error}"))?;
+        let limits = &config.limits;
+        let seats = Seats::new(limits.max_concurrent_requests, limits.max_concurrent_per_user);
         let inference = Inference {
             config: inference::Config {
                 max_request_bytes: config.limits.max_request_bytes,
@@ -240,6 +244,7 @@ impl Building {
             },
             policies: Arc::clone(&policies),
             ledger,
+            seats: Arc::new(seats),
             upstreams,
             audit: self.audit.clone(),
             clock: Arc::clone(&self.clock),
@@ -355,7 +360,8 @@ fn shown(server: &Server, tls: bool) -> String {
 /// What an operator looks for first.
 fn summary(config: &Config) -> Vec<String> {
     let list = |names: &[String], none: &str| if names.is_empty() { none.to_owned() } else { names.join(", ") };
-    let upstreams: Vec<String> = config.upstreams.iter().map(|up| format!("{}(anthropic)", up.name)).collect();
+    let upstreams: Vec<String> =
+        config.upstreams.iter().map(|up| format!("{}({})", up.name, up.api.provider().as_str())).collect();
     let proxies = config.listen.trusted_proxies.len();
     let client_ips = match proxies {
         0 => "client IPs: the connection's peer; X-Forwarded-For is ignored".to_owned(),

@@ -33,6 +33,8 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     let inference = Arc::clone(tab.inference());
+    // Before anything is read or asked: who finds no seat must cost nothing.
+    tab.sit(inference.seats.take(&tab.facts().principal.sub)?);
     let ledger = inference.ledger.as_ref().filter(|_| tab.endpoint() == Endpoint::Messages);
     if let Some(ledger) = ledger {
         // Before the body is read: a blocked caller must not make us buffer 32 MB.
@@ -61,6 +63,11 @@ impl Admitted {
     /// The upstreams that may serve it, in order; never none.
     pub(super) fn candidates(&self) -> &[Candidate] {
         &self.candidates
+    }
+
+    /// The model's id in the catalogue.
+    pub(super) fn model(&self) -> &str {
+        &self.permit.model().id
     }
 
     /// The request as upstreams see it.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use control::identity::{ClientCredential, SecretMethod};
 use control::spend::GroupMode;
+use proxy::upstream::{ApiConfig, AwsCredential};
 
 use super::{GOOGLE_KEY_FILE, SECRET, environment, file, parse, read, refused, valid};
 use crate::config::Environment;
@@ -237,13 +238,65 @@ fn store_rules() {
     assert_eq!(valid("store: {readiness_grace_seconds: 3600}").0.readiness_grace, Duration::from_secs(3600));
 }
 
+fn aws_upstreams() {
+    let one = |keys: &str| format!("upstreams: [{{{keys}}}]");
+    let bedrock = |more: &str| one(&format!("provider: bedrock, region: eu-west-1, {more}"));
+    refused(&one("provider: bedrock"), &["upstreams[0].region: missing"]);
+    refused(&one("provider: bedrock, region: Frankfurt"), &["upstreams[0].region: must be an AWS region"]);
+    refused(&one("provider: mantle, region: us-east-1"), &["upstreams[0].models: missing"]);
+    refused(&one("provider: anthropicAws, region: us-east-1"), &["upstreams[0].workspace_id: missing"]);
+    refused(
+        &one("provider: anthropic, auth: {api_key: k}, region: us-east-1"),
+        &["upstreams[0].region: is for bedrock, mantle, anthropicAws, and this upstream is anthropic"],
+    );
+    refused(
+        &one("provider: mantle, region: us-east-1, models: [claude-sonnet-5], guardrail: {id: a, version: '1'}"),
+        &["upstreams[0].guardrail: is for bedrock, and this upstream is mantle"],
+    );
+    refused(&bedrock("auth: {api_key: k}"), &["upstreams[0].auth.api_key: is for anthropic, anthropicAws"]);
+    refused(&bedrock("auth: {aws_access_key_id: k}"), &["upstreams[0].auth.aws_secret_access_key: missing"]);
+    refused(
+        &bedrock("auth: {aws_session_token: k}"),
+        &["upstreams[0].auth.aws_access_key_id: missing", "upstreams[0].auth.aws_secret_access_key: missing"],
+    );
+    refused(&bedrock("guardrail: {id: g}"), &["upstreams[0].guardrail.version: missing"]);
+    refused(&bedrock("assume_role: {}"), &["upstreams[0].assume_role.role_arn: missing"]);
+    let role = "role_arn: 'arn:aws:iam::111122223333:role/r'";
+    refused(&bedrock("assume_role: {role_arn: r}"), &["upstreams[0].assume_role.role_arn: must be the ARN of a role"]);
+    refused(
+        &bedrock(&format!("assume_role: {{{role}, session_name: name}}")),
+        &["upstreams[0].assume_role.session_name: must be email or sub"],
+    );
+    refused(
+        &bedrock(&format!("auth: {{aws_bearer_token: t}}, assume_role: {{{role}}}")),
+        &["upstreams[0].assume_role: a bearer token cannot assume a role"],
+    );
+
+    let (config, warnings) = valid(&bedrock(&format!("guardrail: {{id: g, version: 1}}, assume_role: {{{role}}}")));
+    assert_eq!((config.upstreams[0].name.as_str(), warnings.len()), ("bedrock", 0));
+    assert_eq!(config.upstreams[0].base_url.as_str(), "https://bedrock-runtime.eu-west-1.amazonaws.com/");
+    let keys = "aws_bearer_token: t, aws_access_key_id: a, aws_secret_access_key: b";
+    let (config, warnings) = valid(&bedrock(&format!("auth: {{{keys}}}")));
+    assert!(
+        matches!(&config.upstreams[0].api, ApiConfig::Bedrock(api) if matches!(api.aws.credential, AwsCredential::Bearer(_)))
+    );
+    assert!(warnings[0].message.contains("the keys beside it are not"), "{warnings:?}");
+    let (config, warnings) =
+        valid(&one("provider: mantle, region: us-east-1, models: [claude-sonnet-4-6, claude-sonnet-5]"));
+    assert_eq!(config.upstreams[0].base_url.as_str(), "https://bedrock-mantle.us-east-1.api.aws/anthropic");
+    assert_eq!(warnings[0].path, "upstreams[0].models[0]");
+    assert_eq!(warnings[0].message, "mantle has no model claude-sonnet-4-6; nothing will be sent there for it");
+    let (config, _) = valid(&one("provider: anthropicAws, region: us-west-2, workspace_id: w, auth: {api_key: k}"));
+    assert_eq!(config.upstreams[0].base_url.as_str(), "https://aws-external-anthropic.us-west-2.api.aws/");
+}
+
 #[test]
 fn upstream_rules() {
     let upstream = |more: &str| format!("upstreams: [{{provider: anthropic, auth: {{api_key: k}}, {more}}}]");
     refused("upstreams: []", &["upstreams: an empty list"]);
     refused("upstreams: [{}]", &["upstreams[0].provider: missing", "upstreams[0].auth: missing"]);
     refused(
-        "upstreams: [{provider: bedrock, region: x, auth: {}}]",
+        "upstreams: [{provider: vertex, region: x, auth: {}}]",
         &["upstreams[0].provider: not supported by this version"],
     );
     refused(
@@ -260,6 +313,7 @@ fn upstream_rules() {
         "upstreams: [{provider: anthropic, auth: {federation_rule_id: a}}]",
         &["upstreams[0].auth.federation_rule_id: not supported by this version"],
     );
+    aws_upstreams();
     let two = "upstreams:\n- &a {provider: anthropic, auth: {api_key: k}}\n- *a";
     refused(two, &["upstreams[1]: another upstream is called anthropic"]);
     refused(&upstream("models: []"), &["upstreams[0].models: an empty list"]);
@@ -278,6 +332,27 @@ fn upstream_rules() {
     let (config, _) = valid(&upstream("headers: {Cookie: c, X-Forwarded-For: f, via: v, x-app: a}"));
     assert_eq!(config.upstreams[0].headers.len(), 4);
     refused("timeouts: {upstream_ttfb_ms: 0}", &["timeouts.upstream_ttfb_ms: must be"]);
+}
+
+#[test]
+fn how_an_upstream_fails_over_is_checked() {
+    let upstream = |rest: &str| format!("upstreams: [{{provider: anthropic, auth: {{api_key: k}}, {rest}}}]");
+    refused(&upstream("timeouts: {connect_ms: 10001}"), &["upstreams[0].timeouts.connect_ms: must be"]);
+    refused(&upstream("failover_on: []"), &["upstreams[0].failover_on: an empty list"]);
+    refused(
+        &upstream("failover_on: [overloaded, 399, rate_limits, x]"),
+        &[
+            "upstreams[0].failover_on[0]: unknown kind of failure; did you mean overload?",
+            "upstreams[0].failover_on[1]: a status must be one of an error, from 400 to 599",
+            "upstreams[0].failover_on[2]: unknown kind of failure; did you mean rate_limit?",
+            "upstreams[0].failover_on[3]: unknown kind of failure; write a status, or one of connect, timeout",
+        ],
+    );
+    refused(&upstream("breaker: {failure_percent: 101}"), &["upstreams[0].breaker.failure_percent: must be"]);
+    refused(&upstream("breaker: {open_seconds: 301}"), &["upstreams[0].breaker.open_seconds: must be"]);
+    let (config, _) = valid(&upstream("breaker: {enabled: false}"));
+    assert_eq!(config.upstreams[0].breaker, None);
+    refused("limits: {max_concurrent_requests: 0}", &["limits.max_concurrent_requests: must be"]);
 }
 
 #[test]

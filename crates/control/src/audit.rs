@@ -9,4 +9,4 @@ mod table;
 
 pub use event::{AttemptEvent, Event, InferenceEvent, LimitChange};
 pub use sink::AuditLog;
-pub use table::{AdminChange, record_admin_change};
+pub use table::{AdminChange, AdminEvent, admin_changes, record_admin_change};

@@ -217,7 +217,7 @@ impl Building {
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
         let blocked_message = config.admin.as_ref().and_then(|admin| admin.spend.blocked_message.clone());
-        let (ledger, admin) = match config.admin {
+        let (ledger, report, admin) = match config.admin {
             Some(admin) => {
                 let admins = Admins {
                     keys: admin.keys.clone(),
@@ -228,10 +228,10 @@ impl Building {
                 };
                 let (ledger, caps, report) = self.money(&admin, Prices::new(config.pricing)).await?;
                 let sessions = sign_in.sessions().clone();
-                let surface = admin::routes(Arc::new(admins), caps, report, sessions, self.audit.clone());
-                (Some(ledger), surface)
+                let surface = admin::routes(Arc::new(admins), caps, report.clone(), sessions, self.audit.clone());
+                (Some(ledger), Some(report), surface)
             }
-            None => (None, Router::new()),
+            None => (None, None, Router::new()),
         };
         let upstreams = Upstreams::new(config.upstreams, &catalog, &egress, &self.clock);
         let upstreams = upstreams.map_err(|error| anyhow!("{error}"))?;
@@ -279,6 +279,7 @@ impl Building {
             open: health::routes(Arc::new(readiness)).merge(documents::routes(landing)).merge(open),
             guarded: http::inference::messages::routes(Arc::new(inference), blocked_message, cut_by)
                 .merge(http::inference::models::routes(Arc::clone(&policies)))
+                .merge(http::inference::usage::routes(report))
                 .merge(managed::routes(policies, self.audit.clone()))
                 .merge(http::otlp::routes(Arc::new(relay), largest)),
             admin,

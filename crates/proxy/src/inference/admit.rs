@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use control::policy::permit::Permit;
 use control::spend::ledger::Admission;
-use control::spend::{Ledger, Origin, Refusal};
+use control::spend::{Ledger, Origin, Quote, Refusal};
 use http::{Request, request};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -100,13 +100,22 @@ async fn reserve(tab: &mut Tab, inference: &Inference, ledger: &Ledger, admitted
         principal: Arc::clone(&tab.facts().principal),
         body_bytes: admitted.body.len() as u64,
         max_tokens: admitted.fields.max_tokens,
-        upstreams: admitted.candidates.iter().map(|candidate| candidate.upstream.name().to_owned()).collect(),
+        quotes: quotes(ledger, admitted),
         origin: tab.origin().clone(),
     };
     let reservation =
         ledger.reserve(&admitted.permit, admission).await.map_err(|refusal| blocked(inference, refusal))?;
     tab.hold(reservation);
     Ok(())
+}
+
+/// What each candidate costs.
+fn quotes(ledger: &Ledger, admitted: &Admitted) -> Vec<Quote> {
+    let quote = |candidate: &Candidate| {
+        let Candidate { upstream, model_id } = candidate;
+        ledger.quote(&admitted.permit, &admitted.fields.model, upstream.name(), model_id)
+    };
+    admitted.candidates.iter().map(quote).collect()
 }
 
 /// Ours alone: the request's own id may be the client's choice, and a repeated one must not settle another's reservation.

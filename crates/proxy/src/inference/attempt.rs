@@ -43,7 +43,7 @@ pub(super) async fn attempt(tab: &mut Tab, admitted: Admitted) -> Result<Answere
                 tracing::warn!(request_id = %facts.request_id, upstream = upstream.name(), "upstream failed: {failure}");
                 tab.tried(failure.class().as_str(), failure.status());
                 let leads_on = upstream.fails_over_on(&failure);
-                trial.failed(&failure);
+                trial.failed(&failure, leads_on);
                 failures.push(Failed { upstream, failure });
                 if !leads_on {
                     break;

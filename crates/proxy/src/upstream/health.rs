@@ -301,11 +301,12 @@ impl Trial<'_> {
         self.end("served", |health, circuit, trial, now| health.succeeded(circuit, trial.model, trial.kind, now));
     }
 
-    /// The upstream did not serve the request. Where that is not its fault, its circuit does not mind.
-    pub fn failed(mut self, failure: &Failure) {
+    /// The upstream did not serve the request. Its circuit minds where that is its fault and `leads_on` to the next one:
+    /// what the operator wants told to the client must not send later requests elsewhere.
+    pub fn failed(mut self, failure: &Failure, leads_on: bool) {
         let class = failure.class();
         self.end(class.as_str(), |health, circuit, trial, now| {
-            if failure.blames_upstream() {
+            if leads_on && failure.blames_upstream() {
                 let why = failure.to_string();
                 health.failed(circuit, trial.model, trial.kind, now, failure.retry_after(), &why);
             } else if class == Class::Unsendable {

@@ -169,7 +169,11 @@ fn a_file_that_uses_every_key_governs_as_it_says() {
     assert_eq!(admin.spend.wait, Duration::from_secs(2));
     assert_eq!(config.pricing.multiplier_nano, 850_000_000);
     let row = &config.pricing.overrides[0];
-    assert_eq!((row.upstream.as_deref(), row.input, row.cache_write), (Some("proxy"), 3_300_000_000, 4_125_000_000));
+    assert_eq!(
+        (row.upstream.as_deref(), row.rates.input, row.web_search),
+        (Some("proxy"), 3_300_000_000, Some(20_000_000))
+    );
+    assert_eq!((row.rates.cache_write_5m, row.rates.cache_write_1h), (4_125_000_000, 6_600_000_000));
     assert_eq!(
         config.policy.model_pricing.as_ref().unwrap().to_string(),
         r#"{"multiplier":0.85,"overrides":{"claude-sonnet-4-6":{"cacheRead":0.33,"cacheWrite":4.125,"input":3.3,"output":16.5}}}"#
@@ -199,7 +203,15 @@ fn a_file_that_uses_every_key_governs_as_it_says() {
     assert_eq!((config.rate_limits.refresh.max, config.rate_limits.refresh.window), (20, Duration::from_secs(60)));
     assert_eq!(config.rate_limits.admin_auth.max, 5);
     let told: Vec<&str> = warnings.iter().map(|warning| warning.path.as_str()).collect();
-    assert_eq!(told, ["upstreams[1].forward_user_identity", "upstreams[2].forward_user_identity"]);
+    assert_eq!(
+        told,
+        [
+            "upstreams[1].forward_user_identity",
+            "upstreams[2].forward_user_identity",
+            "models[0]",
+            "pricing.overrides[0]"
+        ]
+    );
 }
 
 #[test]

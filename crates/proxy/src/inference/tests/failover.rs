@@ -188,7 +188,7 @@ async fn who_waits_for_a_connection_goes_on_when_others_have_found_the_upstream_
         let candidates = upstreams.candidates(catalog.resolve(MODEL).unwrap(), MODEL, &[]).unwrap();
         for _ in 0..5 {
             let (_, trial) = upstream::Round::new(&candidates, None).next().unwrap();
-            trial.failed(&upstream::Failure::Silent(Duration::ZERO));
+            trial.failed(&upstream::Failure::Silent(Duration::ZERO), true);
         }
         second.answer(http(200, "", OK)).await
     };

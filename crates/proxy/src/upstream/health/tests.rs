@@ -44,7 +44,7 @@ impl Circuits {
 
     /// One attempt fails so; says whether there was one.
     fn fails(&self, failure: &Failure) -> bool {
-        self.health.enter(MODEL).map(|trial| trial.failed(failure)).is_some()
+        self.health.enter(MODEL).map(|trial| trial.failed(failure, true)).is_some()
     }
 
     fn serves(&self) -> bool {
@@ -153,6 +153,15 @@ fn what_one_request_may_have_brought_about_opens_nothing() {
 }
 
 #[test]
+fn what_does_not_lead_on_opens_nothing() {
+    let circuits = Circuits::usual();
+    for _ in 0..9 {
+        circuits.health.enter(MODEL).unwrap().failed(&answered(503, Some("60")), false);
+    }
+    assert_eq!(circuits.state(), CircuitState::Closed);
+}
+
+#[test]
 fn models_of_one_upstream_fail_for_themselves() {
     let circuits = Circuits::usual();
     circuits.open_by_silence();
@@ -167,7 +176,7 @@ fn a_straggler_neither_closes_nor_prolongs_what_others_have_opened() {
     let [served, failed] = stragglers;
     served.succeeded();
     assert_eq!(circuits.state(), CircuitState::Open);
-    failed.failed(&silent());
+    failed.failed(&silent(), true);
     assert!(circuits.after(10).serves());
 }
 
@@ -203,7 +212,7 @@ fn figures_tell_what_attempts_came_to_and_how_long_they_took() {
     let circuits = Circuits::usual();
     let trial = circuits.health.enter(MODEL).unwrap();
     circuits.after(2);
-    trial.failed(&silent());
+    trial.failed(&silent(), true);
     circuits.serves();
     drop(circuits.health.enter(MODEL));
     assert!(circuits.fails(&answered(429, Some("60"))));

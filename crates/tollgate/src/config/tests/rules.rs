@@ -474,9 +474,49 @@ fn pricing_rules() {
         &["pricing.overrides[0].cache_read: must be a number above 0", "pricing.overrides[0].cache_write: missing"],
     );
     refused(&row(&format!("{{model: m, {rates}}}, {{model: M, {rates}}}")), &["pricing.overrides[1]: an earlier row"]);
+    let (config, warnings) = valid(&row(&format!("{{model: claude-haiku-4-5, {rates}}}, {{model: m, {rates}}}")));
+    assert_eq!(config.pricing.overrides[0].rates.cache_write_1h, 1_500_000_000);
+    assert_eq!(warnings.iter().map(|warning| &*warning.path).collect::<Vec<_>>(), ["pricing.overrides[1]"]);
+    refused("admin: {}\npricing: {unknown_model: free}", &["pricing.unknown_model: must be tier or refuse, not free"]);
     let (config, warnings) = valid("managed: {policies: []}\npricing: {multiplier: 1.5}");
     assert_eq!(warnings[0].path, "pricing.multiplier");
     assert_eq!(config.policy.model_pricing.unwrap().to_string(), r#"{"multiplier":1.5,"overrides":{}}"#);
+}
+
+#[test]
+fn a_model_without_a_price_is_metered_at_the_unknown_tier_or_refused() {
+    let file = |pricing: &str| {
+        format!(
+            "admin: {{}}\npricing: {{{pricing}}}\nmodels:\n  - {{id: listed, upstream_model: {{anthropic: claude-opus-4-6}}}}\n  \
+             - {{id: strange, upstream_model: {{anthropic: model-x}}}}\n  \
+             - {{id: claude-haiku-4-5, upstream_model: {{anthropic: my-deployment}}}}"
+        )
+    };
+    let read = |pricing: &str| {
+        let (config, warnings) = valid(&file(pricing));
+        let ids: Vec<String> = config.models.into_iter().map(|model| model.id).collect();
+        (ids, warnings.into_iter().map(|warning| format!("{}: {}", warning.path, warning.message)).collect::<Vec<_>>())
+    };
+    let (ids, warnings) = read("");
+    assert_eq!(ids, ["listed", "strange", "claude-haiku-4-5"]);
+    assert_eq!(
+        warnings,
+        [
+            "models[1]: strange has no price on anthropic; it is metered at 5 and 25 USD per million tokens. Add a row to \
+          pricing.overrides"
+        ]
+    );
+    let (ids, warnings) = read("unknown_model: refuse");
+    assert_eq!(ids, ["listed", "claude-haiku-4-5"]);
+    assert!(
+        warnings[0].starts_with("models[1]: strange has no price on anthropic; it is not served there"),
+        "{warnings:?}"
+    );
+    assert!(valid(&file("unknown_model: tier").replace("admin: {}", "managed: {policies: []}")).1.is_empty());
+    for model in ["strange", "MODEL-X"] {
+        let row = format!("{{model: {model}, input: 1, output: 1, cache_read: 1, cache_write: 1}}");
+        assert_eq!(read(&format!("unknown_model: refuse, overrides: [{row}]")).1, Vec::<String>::new(), "{model}");
+    }
 }
 
 #[test]

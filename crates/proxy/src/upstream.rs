@@ -15,6 +15,7 @@ mod cloud;
 pub mod credential;
 mod failure;
 mod health;
+mod load_test;
 mod messages_api;
 mod parts;
 mod renewed;
@@ -51,6 +52,7 @@ pub use bedrock::{BedrockConfig, Guardrail};
 pub use candidates::{Candidate, Round, Unserved};
 pub use failure::{Class, Failed, FailoverOn, Failure, Trigger, Verdict, verdict};
 pub use health::{Breaker, CircuitFigures, CircuitState, Trial};
+pub use load_test::LoadTest;
 pub use messages_api::{AnthropicAwsConfig, AnthropicAwsCredential};
 pub use parts::{Parts, Sent};
 

@@ -2,6 +2,8 @@
 
 mod aws;
 mod bedrock;
+mod client;
+mod mocks;
 
 use serde_json::{Value, json};
 

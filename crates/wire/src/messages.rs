@@ -2,11 +2,14 @@
 //!
 //! Knows JSON and spans; knows nothing of which model exists or who may use it.
 
+mod reach;
 mod rewrite;
 
 use std::ops::Range;
 
 use bytes::Bytes;
+
+pub use reach::{Reach, Unbounded, reach};
 
 use crate::json::{self, Member};
 

@@ -23,6 +23,7 @@ mod ledger;
 mod admin;
 mod authorization;
 mod browser;
+mod clouds;
 mod failover;
 mod identity_provider;
 mod managed;

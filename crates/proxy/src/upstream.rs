@@ -5,11 +5,17 @@
 
 mod answer;
 mod anthropic;
+mod aws;
+mod base;
+mod bedrock;
 mod candidates;
+mod cloud;
 #[expect(dead_code, unused_imports, reason = "the providers that need it are not built yet")]
 pub mod credential;
 mod failure;
+mod messages_api;
 mod parts;
+mod renewed;
 #[cfg(test)]
 pub(crate) mod scripted;
 
@@ -20,6 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use control::clock::Clock;
 use control::connect::{Egress, UpstreamClient, chain, connect_error};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use secrecy::SecretString;
@@ -28,32 +35,80 @@ use wire::catalog::{Catalog, Model, Provider};
 use wire::messages::RequestHead;
 
 use anthropic::Anthropic;
+use bedrock::Bedrock;
+use cloud::Cloud;
+use messages_api::{AnthropicAws, Mantle};
 
-pub use answer::{Answer, AnswerBody};
+pub use answer::{Answer, AnswerBody, AnswerError};
 pub use anthropic::answer_headers;
+pub use aws::{AssumeRole, AwsConfig, AwsCredential, SessionName};
+pub use bedrock::{BedrockConfig, Guardrail};
 pub use candidates::{Candidate, Unserved};
 pub use failure::{Failed, Failure, Verdict, verdict};
+pub use messages_api::{AnthropicAwsConfig, AnthropicAwsCredential};
 pub use parts::{Parts, Sent};
 
-/// One entry of `upstreams:` with `provider: anthropic`.
+/// One entry of `upstreams:`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `name`, unique among the upstreams.
     pub name: String,
     /// `base_url`: http or https, without query or fragment; a path is kept as a prefix.
     pub base_url: Url,
-    /// `auth`.
-    pub credential: Credential,
     /// `headers`: added to every request; none of the reserved names (contract B4). Values are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// `models`: the client-facing ids it serves; `None`: every model it has an id for.
     pub models: Option<Vec<String>>,
     /// `groups`: only members of one of these use it; `None`: everyone.
     pub groups: Option<Vec<String>>,
-    /// `forward_user_identity`: tell it who is calling.
-    pub forward_user_identity: bool,
+    /// `provider`, and what only that one has.
+    pub api: ApiConfig,
     /// `timeouts.upstream_ttfb_ms`: how long it may take to send response headers; `None`: as long as it likes.
     pub ttfb_timeout: Option<Duration>,
+}
+
+/// What is different in each provider.
+#[derive(Debug, Clone)]
+pub enum ApiConfig {
+    /// `provider: anthropic`.
+    Anthropic(AnthropicConfig),
+    /// `provider: bedrock`.
+    Bedrock(BedrockConfig),
+    /// `provider: mantle`.
+    Mantle(AwsConfig),
+    /// `provider: anthropicAws`.
+    AnthropicAws(AnthropicAwsConfig),
+}
+
+impl ApiConfig {
+    /// The provider.
+    #[must_use]
+    pub const fn provider(&self) -> Provider {
+        match self {
+            Self::Anthropic(_) => Provider::Anthropic,
+            Self::Bedrock(_) => Provider::Bedrock,
+            Self::Mantle(_) => Provider::Mantle,
+            Self::AnthropicAws(_) => Provider::AnthropicAws,
+        }
+    }
+
+    /// `region`, where the ids of models depend on it.
+    #[must_use]
+    pub fn region(&self) -> Option<&str> {
+        match self {
+            Self::Bedrock(bedrock) => Some(&bedrock.aws.region),
+            Self::Anthropic(_) | Self::Mantle(_) | Self::AnthropicAws(_) => None,
+        }
+    }
+}
+
+/// An upstream with `provider: anthropic`.
+#[derive(Debug, Clone)]
+pub struct AnthropicConfig {
+    /// `auth`.
+    pub credential: Credential,
+    /// `forward_user_identity`: tell it who is calling.
+    pub forward_user_identity: bool,
 }
 
 /// What we show an upstream. Never shown to a client.
@@ -99,6 +154,8 @@ impl Endpoint {
 /// A client's request on its way to an upstream.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
+    /// The request's id, for logs and for errors that are told.
+    pub request_id: &'a str,
     /// What is asked.
     pub endpoint: Endpoint,
     /// The client's query string, verbatim.
@@ -136,8 +193,13 @@ impl Upstreams {
     ///
     /// # Errors
     /// [`Invalid`] for the first that cannot be used.
-    pub fn new(configs: Vec<Config>, catalog: &Catalog, egress: &Egress) -> Result<Self, Invalid> {
-        let all = configs.into_iter().map(|config| Upstream::new(config, catalog).map(Arc::new));
+    pub fn new(
+        configs: Vec<Config>,
+        catalog: &Catalog,
+        egress: &Egress,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, Invalid> {
+        let all = configs.into_iter().map(|config| Upstream::new(config, catalog, egress, clock).map(Arc::new));
         Ok(Self { all: all.collect::<Result<_, _>>()?, client: egress.client() })
     }
 
@@ -176,10 +238,22 @@ impl Upstreams {
         call: &Call<'_>,
         sent: &Sent,
     ) -> Result<Answer, Failure> {
-        let Api::Anthropic(api) = &upstream.api;
+        let client = &self.client;
+        let api = match &upstream.api {
+            Api::Anthropic(api) => api,
+            // Boxed: their futures are large, and the first kind is the common one.
+            Api::Bedrock(cloud) if call.endpoint == Endpoint::CountTokens => {
+                return Box::pin(bedrock::count(cloud, client, call, model_id, sent)).await;
+            }
+            Api::Bedrock(cloud) => return Failure::judge(Box::pin(cloud.ask(client, call, model_id, sent)).await?),
+            Api::Mantle(cloud) => return Failure::judge(Box::pin(cloud.ask(client, call, model_id, sent)).await?),
+            Api::AnthropicAws(cloud) => {
+                return Failure::judge(Box::pin(cloud.ask(client, call, model_id, sent)).await?);
+            }
+        };
         let request =
             api.request(call, model_id, sent.clone()).map_err(|error| Failure::Unsendable(error.to_string()))?;
-        let response = self.client.request(request).await.map_err(|error| match connect_error(&error) {
+        let response = client.request(request).await.map_err(|error| match connect_error(&error) {
             Some(error) => Failure::Unreachable(error.to_string()),
             None => Failure::Interrupted(chain(&error)),
         })?;
@@ -202,6 +276,8 @@ pub struct Upstream {
     models: Option<HashSet<String>>,
     groups: Option<Vec<String>>,
     ttfb_timeout: Option<Duration>,
+    provider: Provider,
+    region: Option<String>,
     api: Api,
     is_known_unmetered: AtomicBool,
 }
@@ -210,17 +286,36 @@ pub struct Upstream {
 #[derive(Debug)]
 enum Api {
     Anthropic(Anthropic),
+    Bedrock(Cloud<Bedrock>),
+    Mantle(Cloud<Mantle>),
+    AnthropicAws(Cloud<AnthropicAws>),
+}
+
+impl Api {
+    fn new(config: &Config, egress: &Egress, clock: &Arc<dyn Clock>) -> Result<Self, Invalid> {
+        let name = &config.name;
+        Ok(match config.api.clone() {
+            ApiConfig::Anthropic(api) => Self::Anthropic(Anthropic::new(config, &api)?),
+            ApiConfig::Bedrock(api) => Self::Bedrock(Cloud::new(config, Bedrock::new(name, api, egress, clock)?)?),
+            ApiConfig::Mantle(aws) => Self::Mantle(Cloud::new(config, Mantle::new(name, aws, egress, clock)?)?),
+            ApiConfig::AnthropicAws(api) => {
+                Self::AnthropicAws(Cloud::new(config, AnthropicAws::new(name, api, egress, clock)?)?)
+            }
+        })
+    }
 }
 
 impl Upstream {
-    fn new(config: Config, catalog: &Catalog) -> Result<Self, Invalid> {
-        let api = Api::Anthropic(Anthropic::new(&config)?);
+    fn new(config: Config, catalog: &Catalog, egress: &Egress, clock: &Arc<dyn Clock>) -> Result<Self, Invalid> {
+        let api = Api::new(&config, egress, clock)?;
         let ids = |listed: Vec<String>| listed.iter().filter_map(|id| Some(catalog.resolve(id)?.id.clone())).collect();
         Ok(Self {
             name: config.name,
             models: config.models.map(ids),
             groups: config.groups,
             ttfb_timeout: config.ttfb_timeout,
+            provider: config.api.provider(),
+            region: config.api.region().map(str::to_owned),
             api,
             is_known_unmetered: AtomicBool::new(false),
         })
@@ -245,9 +340,7 @@ impl Upstream {
     }
 
     fn id_for<'a>(&self, model: &'a Model) -> Option<Cow<'a, str>> {
-        match self.api {
-            Api::Anthropic(_) => model.id_for(&self.name, Provider::Anthropic, None),
-        }
+        model.id_for(&self.name, self.provider, self.region.as_deref())
     }
 }
 
@@ -261,17 +354,25 @@ mod tests {
         Config {
             name: name.to_owned(),
             base_url: base_url.parse().unwrap(),
-            credential: Credential::ApiKey("sk-test".into()),
             headers: Vec::new(),
             models: None,
             groups: None,
-            forward_user_identity: false,
+            api: ApiConfig::Anthropic(AnthropicConfig {
+                credential: Credential::ApiKey("sk-test".into()),
+                forward_user_identity: false,
+            }),
             ttfb_timeout: None,
         }
     }
 
     pub(super) fn upstream(name: &str) -> Arc<Upstream> {
         let catalog = Catalog::new(Vec::new(), true).unwrap();
-        Arc::new(Upstream::new(config(name, "http://127.0.0.1:1"), &catalog).unwrap())
+        build(config(name, "http://127.0.0.1:1"), &catalog)
+    }
+
+    pub(super) fn build(config: Config, catalog: &Catalog) -> Arc<Upstream> {
+        let egress = Egress::new(&control::connect::Config::default()).unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(control::clock::SystemClock);
+        Arc::new(Upstream::new(config, catalog, &egress, &clock).unwrap())
     }
 }

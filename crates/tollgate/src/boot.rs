@@ -203,8 +203,12 @@ impl Building {
         let origin = config.session.issuer.clone();
         let tls = config.listen.tls.clone();
         let sign_in = self.sign_in(&config, egress.clone()).await?;
-        let wall =
-            Wall { bearers: Arc::clone(sign_in.bearers()), clock: Arc::clone(&self.clock), audit: self.audit.clone() };
+        let wall = Wall {
+            bearers: Arc::clone(sign_in.bearers()),
+            sessions: sign_in.sessions().clone(),
+            clock: Arc::clone(&self.clock),
+            audit: self.audit.clone(),
+        };
         let catalog = Catalog::new(config.models, config.auto_include_builtin_models)?;
         let catalog = Arc::new(catalog);
         let (policies, warnings) = Policies::compile(config.policy, Arc::clone(&catalog));

@@ -1,5 +1,6 @@
 -- Signed-in devices. `ended_revision` counts endings (row `session` of `revision`): replicas read what is newer than
 -- what they know.
+-- `groups`: all of a person who is in too many for a bearer, as a JSON array; the bearer names the list by its digest.
 CREATE TABLE session (
     id             TEXT COLLATE "C" PRIMARY KEY,
     position       BIGINT GENERATED ALWAYS AS IDENTITY,
@@ -16,6 +17,7 @@ CREATE TABLE session (
     ended_at       BIGINT,
     why            TEXT,
     ended_revision BIGINT,
+    groups         TEXT,
     CHECK ((ended_at IS NULL) = (why IS NULL) AND (ended_at IS NULL) = (ended_revision IS NULL))
 );
 CREATE UNIQUE INDEX session_position ON session (position);

@@ -41,6 +41,8 @@ pub(super) struct Script {
     pub(super) more: BTreeMap<&'static str, (u16, Value)>,
     /// The JWKS cannot be had.
     pub(super) keys_are_down: bool,
+    /// It says that it is Google's metadata server.
+    pub(super) is_google: bool,
     key: KeyPair,
     key_id: String,
     published: Vec<Value>,
@@ -70,6 +72,7 @@ impl FakeProvider {
             discovery: json!({}),
             more: BTreeMap::new(),
             keys_are_down: false,
+            is_google: true,
             published: vec![jwk(&key, "key-1")],
             key,
             key_id: "key-1".to_owned(),
@@ -180,12 +183,16 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
-    let basic = request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
+    let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+    let kept = ["authorization", "metadata-flavor"].map(|name| (name.to_owned(), header(name)));
+    let kept = kept.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let is_json = header("content-type").is_some_and(|kind| kind == "application/json");
     let query = request.uri().query().unwrap_or_default().to_owned();
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let mut form: BTreeMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
     form.extend(url::form_urlencoded::parse(query.as_bytes()).into_owned());
-    form.extend(basic.map(|header| ("authorization".to_owned(), header)));
+    form.extend(kept);
+    form.extend(is_json.then(|| ("body".to_owned(), String::from_utf8(body.to_vec()).unwrap())));
     heard.lock().unwrap().push((path.clone(), form));
     if path == "/token" && script.lock().unwrap().hangs {
         std::future::pending::<()>().await;
@@ -193,7 +200,8 @@ async fn answer(
     let (status, body) = script.lock().unwrap().answer_for(&url, &path);
     // A text stands for whatever is not JSON.
     let body = body.as_str().map_or_else(|| body.to_string(), str::to_owned);
-    Ok(Response::builder().status(status).body(Full::from(body)).unwrap())
+    let flavor = if script.lock().unwrap().is_google { "Google" } else { "none" };
+    Ok(Response::builder().status(status).header("metadata-flavor", flavor).body(Full::from(body)).unwrap())
 }
 
 impl Script {

@@ -4,12 +4,14 @@
 //! identity provider's tokens.
 
 pub mod ending;
+mod groups;
 pub mod list;
 pub mod register;
 mod revoked;
 mod table;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -20,6 +22,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+pub(super) use self::groups::digest_of;
 pub use self::revoked::Revoked;
 use super::{Principal, SessionConfig};
 
@@ -39,7 +42,7 @@ pub struct Bearers {
     issuer: String,
     ttl_seconds: u64,
     billing_group_tag: Option<String>,
-    named_groups: Vec<String>,
+    named_groups: HashSet<String>,
     revoked: Arc<Revoked>,
 }
 
@@ -58,6 +61,19 @@ pub struct Issued {
     /// Its life in seconds.
     pub expires_in: u64,
 }
+
+/// Who a bearer speaks of.
+#[derive(Debug, Clone)]
+pub struct Authenticated {
+    /// The principal. Its groups are a part when there are more than a bearer can carry: [`register::Sessions::complete`]
+    /// knows the rest.
+    pub principal: Principal,
+    /// Names the whole list of groups.
+    pub(super) all_groups: Option<String>,
+}
+
+/// What a list's digest is as long as.
+const SOME_DIGEST: &str = "0123456789abcdef";
 
 /// Why a bearer is refused; [`BearerError::cause`] is for the audit, the client is told nothing but `invalid token`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +146,9 @@ struct IssuedClaims<'a> {
     name: Option<&'a str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     groups: &'a [&'a str],
+    /// Names the list of which `groups` is a part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    groups_digest: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     billing_group_tag: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,6 +169,8 @@ struct ReadClaims<'a> {
     name: Option<String>,
     #[serde(default)]
     groups: Option<Vec<String>>,
+    #[serde(default)]
+    groups_digest: Option<String>,
     #[serde(default)]
     billing_group_tag: Option<String>,
     #[serde(default)]
@@ -196,7 +217,7 @@ impl Bearers {
             issuer: config.issuer,
             ttl_seconds: config.ttl.as_secs().max(1),
             billing_group_tag: config.billing_group_tag,
-            named_groups: Vec::new(),
+            named_groups: HashSet::new(),
             revoked: Arc::default(),
         }
     }
@@ -204,7 +225,7 @@ impl Bearers {
     /// The groups that the configuration names: those that a bearer keeps when not all of a person's fit.
     #[must_use]
     pub fn keeping_groups(self, named_groups: Vec<String>) -> Self {
-        Self { named_groups, ..self }
+        Self { named_groups: named_groups.into_iter().collect(), ..self }
     }
 
     /// Refuses what is revoked there.
@@ -219,33 +240,45 @@ impl Bearers {
         self.ttl_seconds
     }
 
-    /// A bearer for the principal, shorter than 6 kB: when the groups do not fit, it carries those that the configuration
-    /// names, and when these do not fit either, the first ones of them.
+    /// A bearer for the principal, with the groups that fit.
     #[must_use]
     pub fn issue(&self, principal: &Principal, now: Timestamp) -> Issued {
+        self.issue_part(principal, None, now)
+    }
+
+    /// As [`Bearers::issue`], for a principal whose groups are a part of the list of that digest.
+    pub(super) fn issue_part(&self, principal: &Principal, all_groups: Option<&str>, now: Timestamp) -> Issued {
+        let fitting = self.fitting(principal);
+        let groups: Vec<&str> = fitting.as_ref().unwrap_or(&principal.groups).iter().map(String::as_str).collect();
+        Issued { token: self.sign(principal, &groups, all_groups, now).into(), expires_in: self.ttl_seconds }
+    }
+
+    /// The groups that a bearer of less than 6 kB carries, where not all fit: those that the configuration names, and when
+    /// these do not fit either, the first ones of them.
+    pub(super) fn fitting(&self, principal: &Principal) -> Option<Vec<String>> {
+        let fits =
+            |groups: &[&str]| self.sign(principal, groups, Some(SOME_DIGEST), Timestamp::MAX).len() < LONGEST_BEARER;
         let mut groups: Vec<&str> = principal.groups.iter().map(String::as_str).collect();
-        let mut token = self.sign(principal, &groups, now);
-        if token.len() >= LONGEST_BEARER {
-            groups.retain(|group| self.named_groups.iter().any(|named| named == group));
-            token = self.sign(principal, &groups, now);
+        if fits(&groups) {
+            return None;
         }
-        while token.len() >= LONGEST_BEARER && !groups.is_empty() {
+        groups.retain(|group| self.named_groups.contains(*group));
+        while !groups.is_empty() && !fits(&groups) {
             groups.truncate(groups.len() / 2);
-            token = self.sign(principal, &groups, now);
         }
-        Issued { token: token.into(), expires_in: self.ttl_seconds }
+        Some(groups.into_iter().map(str::to_owned).collect())
     }
 
     /// The principal of an `Authorization` header: `Bearer`, one space, the token; the scheme's letter case counts.
     ///
     /// # Errors
     /// Why the request is not authenticated.
-    pub fn authenticate(&self, authorization: Option<&str>, now: Timestamp) -> Result<Principal, BearerError> {
+    pub fn authenticate(&self, authorization: Option<&str>, now: Timestamp) -> Result<Authenticated, BearerError> {
         let token = authorization.and_then(|header| header.strip_prefix("Bearer ")).ok_or(BearerError::Missing)?;
         if token.is_empty() {
             return Err(BearerError::Missing);
         }
-        self.verify(token, now)
+        self.read(token, now)
     }
 
     /// The principal of a token.
@@ -253,6 +286,10 @@ impl Bearers {
     /// # Errors
     /// Why the token is refused.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Principal, BearerError> {
+        self.read(token, now).map(|authenticated| authenticated.principal)
+    }
+
+    fn read(&self, token: &str, now: Timestamp) -> Result<Authenticated, BearerError> {
         if token.len() > LONGEST_READ {
             return Err(BearerError::Malformed);
         }
@@ -288,7 +325,7 @@ impl Bearers {
         .ok_or(BearerError::UnknownKey)
     }
 
-    fn accept(&self, claims: ReadClaims<'_>, now: i64) -> Result<Principal, BearerError> {
+    fn accept(&self, claims: ReadClaims<'_>, now: i64) -> Result<Authenticated, BearerError> {
         let for_us = match &claims.aud {
             Some(Audience::One(one)) => one == AUDIENCE,
             Some(Audience::Many(many)) => many.iter().any(|one| one == AUDIENCE),
@@ -312,23 +349,25 @@ impl Bearers {
         if self.revoked.covers_bearer(claims.sid.as_deref(), &sub, claims.iat.map(|iat| iat.0)) {
             return Err(BearerError::Revoked);
         }
-        Ok(Principal {
+        let principal = Principal {
             sub,
             email: claims.email,
             name: claims.name,
             groups: claims.groups.unwrap_or_default(),
             session: claims.sid,
             billing_group_tag: claims.billing_group_tag,
-        })
+        };
+        Ok(Authenticated { principal, all_groups: claims.groups_digest })
     }
 
-    fn sign(&self, principal: &Principal, groups: &[&str], now: Timestamp) -> String {
+    fn sign(&self, principal: &Principal, groups: &[&str], all_groups: Option<&str>, now: Timestamp) -> String {
         let iat = now.as_second();
         let claims = IssuedClaims {
             sub: &principal.sub,
             email: principal.email.as_deref(),
             name: principal.name.as_deref(),
             groups,
+            groups_digest: all_groups,
             billing_group_tag: self.billing_group_tag.as_deref(),
             sid: principal.session.as_deref(),
             aud: AUDIENCE,

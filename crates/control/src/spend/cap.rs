@@ -236,6 +236,18 @@ impl Caps {
         Period::ALL.into_iter().filter_map(|period| copy.in_force(principal, period, self.group_mode)).collect()
     }
 
+    /// Whether any cap is in force for a principal.
+    pub(super) fn limit(&self, principal: &Principal) -> bool {
+        let copy = self.copy.load();
+        let limits = |period| copy.deciding(principal, period, self.group_mode).is_some_and(|cap| cap.cents.is_some());
+        Period::ALL.into_iter().any(limits)
+    }
+
+    /// Which state of the table is known.
+    pub(super) fn revision(&self) -> i64 {
+        self.copy.load().revision
+    }
+
     /// The pools of a principal's groups, in the order in which a request asks them for money; paused ones are not among
     /// them (contract B7).
     #[must_use]

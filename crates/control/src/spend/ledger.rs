@@ -6,9 +6,11 @@
 
 pub(in crate::spend) mod account;
 pub(in crate::spend) mod batch;
+pub(in crate::spend) mod lease;
+mod local;
+mod work;
 mod writer;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,7 @@ pub use self::writer::Writer;
 
 use self::account::Snapshot;
 use self::batch::{Ask, Entry, Outcome, Record, Settle, Verdict};
+use self::local::{Accounts, Wanted};
 use super::estimate::Estimates;
 use super::period::Keys;
 use super::{Caps, Config, Money, Prices, table};
@@ -54,7 +57,7 @@ struct Shared {
     wait: Duration,
     entries: mpsc::UnboundedSender<Entry>,
     estimates: Mutex<Estimates>,
-    snapshots: Mutex<HashMap<Arc<str>, Snapshot>>,
+    accounts: Accounts,
     keys: ArcSwapOption<Keys>,
 }
 
@@ -98,7 +101,7 @@ pub struct Reservation {
     shared: Arc<Shared>,
     record: Arc<Record>,
     amount: Money,
-    standing: Option<Standing>,
+    standing: Option<Arc<Standing>>,
     ended: bool,
 }
 
@@ -119,6 +122,17 @@ pub struct Settlement {
     pub ms: u64,
     /// Milliseconds to the first byte of the body.
     pub ttfb_ms: Option<u64>,
+}
+
+/// How a request is admitted.
+#[derive(Debug)]
+enum Way {
+    /// Nobody limits it.
+    Free,
+    /// Out of a lease.
+    Leased(Option<Arc<Standing>>),
+    /// By the database.
+    Ask,
 }
 
 /// Why a request cannot be afforded.
@@ -150,7 +164,7 @@ impl Ledger {
             wait: config.wait,
             entries,
             estimates: Mutex::default(),
-            snapshots: Mutex::default(),
+            accounts: Accounts::default(),
             keys: ArcSwapOption::empty(),
         });
         (Self { shared: Arc::clone(&shared) }, Writer::new(shared, inbox))
@@ -162,12 +176,16 @@ impl Ledger {
     /// # Errors
     /// [`Refusal::Over`] or [`Refusal::Unavailable`].
     pub async fn check(&self, principal: &Principal) -> Result<(), Refusal> {
+        let (now, instant) = (self.shared.clock.now(), self.shared.instant());
+        let (keys, revision) = (self.shared.keys(now), self.shared.caps.revision());
+        if self.shared.accounts.is_leased(principal, &keys, revision, instant) {
+            return Ok(());
+        }
         let in_force = self.shared.caps.in_force(principal);
         if in_force.is_empty() {
             return Ok(());
         }
-        let now = self.shared.clock.now();
-        let Some(snapshot) = self.shared.snapshot(&account_of(principal)) else { return Ok(()) };
+        let Some(snapshot) = self.shared.accounts.snapshot(principal) else { return Ok(()) };
         match snapshot.over(&in_force, now) {
             None => Ok(()),
             Some(standing) if self.shared.is_fresh(&snapshot) => Err(Refusal::Over(Box::new(standing))),
@@ -185,14 +203,13 @@ impl Ledger {
         if in_force.is_empty() {
             return Ok(());
         }
-        let account = account_of(principal);
         let now = self.shared.clock.now();
-        let keys = self.shared.keys(now);
+        let (account, keys) = (self.shared.accounts.name(principal, self.shared.instant()), self.shared.keys(now));
         let read = table::read_account(&self.shared.store, &account, &keys, self.shared.clock.instant()).await;
         match read {
             Ok(snapshot) => {
                 let over = snapshot.over(&in_force, now);
-                self.shared.remember(account, snapshot);
+                self.shared.accounts.remember(principal, snapshot);
                 over.map_or(Ok(()), |standing| Err(Refusal::Over(Box::new(standing))))
             }
             Err(error) => self.shared.without_database(&error),
@@ -207,24 +224,30 @@ impl Ledger {
         let model = permit.model();
         let bound = self.shared.prices.bound(&admission.upstreams, model, admission.body_bytes, admission.max_tokens);
         let amount = self.shared.estimates().expected(&model.id, admission.body_bytes, bound);
-        let capped = !self.shared.caps.in_force(&admission.principal).is_empty();
         let now = self.shared.clock.now();
+        let keys = self.shared.keys(now);
+        let (account, way) = self.shared.way(&admission.principal, &keys, amount);
         let record = Arc::new(Record {
             id: admission.id,
-            account: account_of(&admission.principal),
+            account,
             principal: admission.principal,
             model: Arc::clone(model),
             origin: admission.origin,
             body_bytes: admission.body_bytes,
             started_at: now,
-            keys: self.shared.keys(now),
+            keys,
         });
-        let standing = if capped {
-            self.ask(&record, amount).await?
-        } else {
+        let standing = match way {
+            Way::Ask => self.ask(&record, amount).await?.map(Arc::new),
             // Nothing to decide: recorded behind, for whoever sets a cap meanwhile and for a crash.
-            self.shared.enter(Entry::Admit { record: Arc::clone(&record), amount });
-            None
+            Way::Free => {
+                self.shared.enter(Entry::Admit { record: Arc::clone(&record), amount, leased: false });
+                None
+            }
+            Way::Leased(standing) => {
+                self.shared.enter(Entry::Admit { record: Arc::clone(&record), amount, leased: true });
+                standing
+            }
         };
         Ok(Reservation { shared: Arc::clone(&self.shared), record, amount, standing, ended: false })
     }
@@ -270,7 +293,7 @@ impl Reservation {
     /// Where the principal stood against its fullest cap before this request; `None` without caps.
     #[must_use]
     pub fn standing(&self) -> Option<&Standing> {
-        self.standing.as_ref()
+        self.standing.as_deref()
     }
 
     /// The meter has seen this much: when it costs more than was set aside, more is set aside.
@@ -351,12 +374,17 @@ impl Shared {
         self.estimates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn snapshot(&self, account: &str) -> Option<Snapshot> {
-        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).get(account).cloned()
-    }
-
-    fn remember(&self, account: Arc<str>, snapshot: Snapshot) {
-        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).insert(account, snapshot);
+    /// How a request is admitted, and the name of its account.
+    fn way(&self, principal: &Principal, keys: &Arc<Keys>, amount: Money) -> (Arc<str>, Way) {
+        let now = self.instant();
+        if !self.caps.limit(principal) {
+            return (self.accounts.name(principal, now), Way::Free);
+        }
+        let revision = self.caps.revision();
+        match self.accounts.admit(&Wanted { principal, keys, revision, amount, now }) {
+            (account, Some(standing)) => (account, Way::Leased(standing)),
+            (account, None) => (account, Way::Ask),
+        }
     }
 
     fn is_fresh(&self, snapshot: &Snapshot) -> bool {

@@ -3,6 +3,7 @@
 
 mod account;
 mod cap;
+mod lease;
 mod principal;
 mod reservation;
 mod usage;
@@ -16,6 +17,7 @@ use uuid::Uuid;
 
 pub(super) use self::account::*;
 pub(super) use self::cap::*;
+pub(super) use self::lease::*;
 pub(super) use self::principal::*;
 pub(super) use self::reservation::*;
 pub(super) use self::usage::*;
@@ -47,6 +49,10 @@ impl Rows {
         }
         rows.push(']');
         Self(rows)
+    }
+
+    pub(super) fn none() -> Self {
+        Self(String::from("[]"))
     }
 
     /// Rows of one text each.
@@ -147,6 +153,10 @@ impl RowWriter<'_> {
     }
 }
 
-fn ids(rows: &[Row]) -> Result<HashSet<String>, StoreError> {
-    rows.iter().map(|row| row.text(0).map(str::to_owned)).collect()
+fn ids(rows: &[Row]) -> Result<HashSet<Uuid>, StoreError> {
+    rows.iter().map(|row| id(row.text(0)?)).collect()
+}
+
+fn id(text: &str) -> Result<Uuid, StoreError> {
+    text.parse().map_err(|_| StoreError::inconsistent(format!("the id {text} is not a UUID")))
 }

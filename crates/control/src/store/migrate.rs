@@ -22,8 +22,13 @@ macro_rules! steps {
     };
 }
 
-const STEPS: &[Step] =
-    steps![(1, "0001_identity_create"), (2, "0002_spend_create"), (3, "0003_session_create"), (5, "0005_pool_create")];
+const STEPS: &[Step] = steps![
+    (1, "0001_identity_create"),
+    (2, "0002_spend_create"),
+    (3, "0003_session_create"),
+    (4, "0004_lease_create"),
+    (5, "0005_pool_create")
+];
 
 /// Applies what is missing.
 pub(super) async fn postgres(client: &mut Client) -> Result<(), StoreError> {

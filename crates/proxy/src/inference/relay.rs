@@ -14,7 +14,7 @@ use wire::usage::{Meter, Source};
 use super::attempt::Answered;
 use super::settle::{Charge, Outcome, Tab};
 use super::{Answer, Failure};
-use crate::upstream::{AnswerBody, Endpoint, answer_headers};
+use crate::upstream::{AnswerBody, AnswerError, Endpoint, answer_headers};
 
 /// Bytes of text after which the reservation is looked at again; about a thousand tokens.
 const GROW_EVERY: u64 = 4096;
@@ -43,7 +43,7 @@ pin_project! {
 pub enum Interrupted {
     /// The upstream's connection broke.
     #[error("the upstream broke off its answer: {0}")]
-    Upstream(#[from] hyper::Error),
+    Upstream(#[from] AnswerError),
     /// The gateway is stopping, and the time to drain is over.
     #[error("the gateway is shutting down")]
     Stopping,
@@ -63,6 +63,8 @@ struct Witness {
     listener: Option<Listener>,
     /// `None` when nothing can be written between its events.
     events: Option<Events>,
+    /// A break is told as an event behind the whole ones that came.
+    tells_breaks: bool,
 }
 
 /// The meter, and how much of what it saw the ledger knows.
@@ -92,15 +94,18 @@ pub(super) fn relay(mut tab: Tab, answered: Answered) -> Answer {
     });
     // Nothing can be written into a compressed stream.
     let events = (is_stream && answer.content_encoding().is_none()).then_some(Events { last: *b"\n\n\n\n" });
+    let (status, headers) = (answer.status(), answer_headers(answer.headers()));
+    let body = answer.into_body();
+    let tells_breaks = body.is_of_whole_events();
     Answer {
-        status: answer.status(),
-        headers: answer_headers(answer.headers()),
+        status,
+        headers,
         standing: tab.standing().cloned(),
         body: Relay {
-            body: Some(answer.into_body()),
+            body: Some(body),
             cut: tab.inference().cut.clone().cancelled_owned(),
             ended: None,
-            witness: Witness { tab, listener, events },
+            witness: Witness { tab, listener, events, tells_breaks },
         },
     }
 }
@@ -147,11 +152,14 @@ impl Body for Relay {
                 }
                 Some(Err(error)) => {
                     *this.body = None;
-                    this.witness.conclude(Some(Outcome::UpstreamAborted));
-                    return Poll::Ready(Some(Err(error.into())));
+                    return Poll::Ready(Some(this.witness.broken(error)));
                 }
                 None => {
                     *this.body = None;
+                    if this.witness.is_cut_short() {
+                        let why = AnswerError::Stream("it ended before its last event".to_owned());
+                        return Poll::Ready(Some(this.witness.broken(why)));
+                    }
                     this.witness.conclude(None);
                     return Poll::Ready(None);
                 }
@@ -180,6 +188,27 @@ impl Witness {
         }
     }
 
+    /// The upstream did not come to the end of its answer. Behind whole events the client is told so, and nothing of why
+    /// (contract B4).
+    fn broken(&mut self, why: AnswerError) -> Result<Frame<Bytes>, Interrupted> {
+        self.conclude(Some(Outcome::UpstreamAborted));
+        if !self.tells_breaks {
+            return Err(why.into());
+        }
+        let request_id = &self.tab.facts().request_id;
+        tracing::warn!(request_id = %request_id, "upstream stream error: {why}");
+        Ok(error_event(ErrorType::Api, "upstream error", request_id))
+    }
+
+    /// A stream of whole events ended without its last one.
+    fn is_cut_short(&self) -> bool {
+        let unfinished = |listener: &Listener| {
+            let reading = listener.meter.so_far();
+            !reading.complete && reading.error_type.is_none()
+        };
+        self.tells_breaks && self.listener.as_ref().is_some_and(unfinished)
+    }
+
     /// There is no time left: the upstream is let go, and the client is told where that is possible (R38).
     fn cut_off(&mut self, why: Interrupted) -> Result<Frame<Bytes>, Interrupted> {
         self.conclude(Some(Outcome::Cut));
@@ -190,8 +219,7 @@ impl Witness {
             Interrupted::SessionEnded => (ErrorType::Authentication, why.to_string()),
             Interrupted::Stopping | Interrupted::Upstream(_) => (ErrorType::Overloaded, Failure::Stopping.to_string()),
         };
-        let envelope = Envelope::new(kind, &text).request_id(&self.tab.facts().request_id).to_bytes();
-        Ok(Frame::data([b"event: error\ndata: ", &envelope[..], b"\n\n"].concat().into()))
+        Ok(error_event(kind, &text, &self.tab.facts().request_id))
     }
 
     /// Settles: the answer came to its end, or `broken` says why it did not.
@@ -213,6 +241,11 @@ impl Witness {
         let outcome = self.tab.abandoned();
         self.conclude(if is_whole { None } else { Some(outcome) });
     }
+}
+
+fn error_event(kind: ErrorType, text: &str, request_id: &str) -> Frame<Bytes> {
+    let envelope = Envelope::new(kind, text).request_id(request_id).to_bytes();
+    Frame::data([b"event: error\ndata: ", &envelope[..], b"\n\n"].concat().into())
 }
 
 impl Listener {

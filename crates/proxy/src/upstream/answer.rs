@@ -9,7 +9,10 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
+use wire::event_stream::Broken;
 use wire::usage::Meter;
+
+use super::cloud::CloudBody;
 
 /// Errors longer than this are relayed unread.
 const MAX_PEEK: usize = 64 * 1024;
@@ -25,7 +28,31 @@ pub struct Answer {
 #[derive(Debug)]
 pub struct AnswerBody {
     peeked: Bytes,
-    rest: Option<ResponseBody>,
+    rest: Rest,
+}
+
+/// What has not been read yet.
+#[derive(Debug)]
+enum Rest {
+    Nothing,
+    /// As it comes.
+    Wire(ResponseBody),
+    /// A cloud's stream, as Anthropic's.
+    Cloud(Pin<Box<CloudBody>>),
+}
+
+/// Why an answer's body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    /// The connection broke.
+    #[error(transparent)]
+    Connection(#[from] hyper::Error),
+    /// What came is no stream of events any more, or says so itself.
+    #[error(transparent)]
+    Frames(Broken),
+    /// The stream is not whole.
+    #[error("{0}")]
+    Stream(String),
 }
 
 impl Answer {
@@ -33,14 +60,19 @@ impl Answer {
     #[must_use]
     pub fn arriving(response: Response<ResponseBody>) -> Self {
         let (head, rest) = response.into_parts();
-        Self { head, body: AnswerBody { peeked: Bytes::new(), rest: Some(rest) } }
+        Self { head, body: AnswerBody { peeked: Bytes::new(), rest: Rest::Wire(rest) } }
+    }
+
+    /// A cloud's stream that begins with these events.
+    pub(super) fn streaming(head: response::Parts, first: Bytes, rest: Pin<Box<CloudBody>>) -> Self {
+        Self { head, body: AnswerBody { peeked: first, rest: Rest::Cloud(rest) } }
     }
 
     /// An answer whose body is known.
     #[must_use]
     pub fn whole(response: Response<Bytes>) -> Self {
         let (head, peeked) = response.into_parts();
-        Self { head, body: AnswerBody { peeked, rest: None } }
+        Self { head, body: AnswerBody { peeked, rest: Rest::Nothing } }
     }
 
     /// Its status.
@@ -98,14 +130,20 @@ impl Answer {
     /// When the connection breaks before the body is whole.
     pub async fn error_message(&mut self) -> Result<Option<String>, hyper::Error> {
         let mut meter = Meter::new(self.content_type(), self.content_encoding());
-        let Some(mut rest) = self.body.rest.take() else { return Ok(None) };
+        let mut rest = match std::mem::replace(&mut self.body.rest, Rest::Nothing) {
+            Rest::Wire(rest) => rest,
+            other => {
+                self.body.rest = other;
+                return Ok(None);
+            }
+        };
         let mut read = BytesMut::new();
         while let Some(frame) = rest.frame().await {
             let data = frame?.into_data().unwrap_or_default();
             read.extend_from_slice(&data);
             meter.feed(&data);
             if read.len() > MAX_PEEK {
-                self.body = AnswerBody { peeked: read.freeze(), rest: Some(rest) };
+                self.body = AnswerBody { peeked: read.freeze(), rest: Rest::Wire(rest) };
                 return Ok(None);
             }
         }
@@ -114,27 +152,45 @@ impl Answer {
     }
 }
 
+impl AnswerBody {
+    /// It consists of whole events, so that one of ours can stand behind any of them, also when it breaks off.
+    #[must_use]
+    pub fn is_of_whole_events(&self) -> bool {
+        matches!(self.rest, Rest::Cloud(_))
+    }
+}
+
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = AnswerError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         if !self.peeked.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.peeked)))));
         }
         match &mut self.rest {
-            Some(rest) => Pin::new(rest).poll_frame(cx),
-            None => Poll::Ready(None),
+            Rest::Wire(rest) => Pin::new(rest).poll_frame(cx).map_err(AnswerError::from),
+            Rest::Cloud(rest) => rest.as_mut().poll_frame(cx),
+            Rest::Nothing => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.peeked.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+        self.peeked.is_empty()
+            && match &self.rest {
+                Rest::Wire(rest) => rest.is_end_stream(),
+                Rest::Cloud(rest) => rest.is_end_stream(),
+                Rest::Nothing => true,
+            }
     }
 
     fn size_hint(&self) -> SizeHint {
         let peeked = self.peeked.len() as u64;
-        let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let rest = match &self.rest {
+            Rest::Wire(rest) => rest.size_hint(),
+            Rest::Cloud(_) => SizeHint::default(),
+            Rest::Nothing => SizeHint::with_exact(0),
+        };
         let mut hint = SizeHint::new();
         hint.set_lower(peeked + rest.lower());
         if let Some(upper) = rest.upper() {

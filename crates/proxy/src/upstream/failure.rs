@@ -23,6 +23,15 @@ pub enum Failure {
     /// No response headers in time.
     #[error("no response headers within {} ms (timeouts.upstream_ttfb_ms)", .0.as_millis())]
     Silent(Duration),
+    /// There is no credential to show it.
+    #[error("no credentials for it: {0}")]
+    Uncredentialed(String),
+    /// The answer began with an error in the place of its first event.
+    #[error("the answer began with an error: {0}")]
+    FirstFrame(String),
+    /// It does not have the model that it was asked for.
+    #[error("answered {}: it does not serve that model id here; check `models` and its region", .0.status())]
+    NoModel(Box<Answer>),
     /// It refused the credential of `auth`.
     #[error("refused our credential with {}; check its `auth`", .0.status())]
     Credential(Box<Answer>),
@@ -85,6 +94,9 @@ impl Failure {
             | Self::Unsendable(_)
             | Self::Interrupted(_)
             | Self::Silent(_)
+            | Self::Uncredentialed(_)
+            | Self::FirstFrame(_)
+            | Self::NoModel(_)
             | Self::Credential(_) => None,
         }
     }
@@ -105,7 +117,18 @@ pub fn verdict(mut failures: Vec<Failed>) -> Verdict {
     if let Some(retry_after) = retry_after.reduce(|before, last| last.or(before)) {
         return Verdict::Overloaded { retry_after };
     }
-    take_last(&mut failures, 404).or_else(|| take_last(&mut failures, 501)).unwrap_or(Verdict::Exhausted)
+    take_last(&mut failures, 404)
+        .or_else(|| take_last(&mut failures, 501))
+        .or_else(|| take_lacking(failures))
+        .unwrap_or(Verdict::Exhausted)
+}
+
+/// That the model is not there is worth telling when there is nothing else to tell.
+fn take_lacking(failures: Vec<Failed>) -> Option<Verdict> {
+    failures.into_iter().rev().find_map(|Failed { upstream, failure }| match failure {
+        Failure::NoModel(answer) => Some(Verdict::Relay(upstream, *answer)),
+        _ => None,
+    })
 }
 
 fn take_last(failures: &mut Vec<Failed>, status: u16) -> Option<Verdict> {

@@ -42,6 +42,14 @@ impl Environment {
         Self { variables: pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect() }
     }
 
+    /// With one more.
+    #[cfg(test)]
+    #[must_use]
+    pub(super) fn and(mut self, name: &str, value: &str) -> Self {
+        self.variables.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
     /// The value of a variable that is set, be it empty.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {

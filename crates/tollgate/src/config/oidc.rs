@@ -11,6 +11,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use url::Url;
 
+use super::environment::Environment;
 use super::read::{Field, Mapping, all};
 use super::reference::{Later, Section, key, later};
 
@@ -132,7 +133,13 @@ pub(super) const GOOGLE: Section = Section {
     about: "The Directory API, asked by a service account with domain-wide delegation for the scope \
             `https://www.googleapis.com/auth/admin.directory.group.readonly`. Groups are known by their e-mail addresses.",
     keys: &[
-        key("service_account_json_path", "path", "required", "The service account's key file."),
+        key(
+            "service_account_json_path",
+            "path",
+            "`GOOGLE_APPLICATION_CREDENTIALS`, else the machine's identity",
+            "The service account's key file. Without one, Google Cloud's metadata server (`GCE_METADATA_HOST`) says which \
+             service account the machine is, and IAM signs for it.",
+        ),
         key(
             "admin_email",
             "e-mail address",
@@ -157,7 +164,7 @@ const CLOCK_SKEW: u64 = 30;
 /// Clocks that are further apart than this are broken.
 const LONG_SKEW: u64 = 300;
 
-pub(super) fn read(oidc: &Mapping<'_>, connect: &connect::Config) -> Option<Oidc> {
+pub(super) fn read(oidc: &Mapping<'_>, connect: &connect::Config, environment: &Environment) -> Option<Oidc> {
     let allow_loopback = connect.allow_loopback;
     let issuer = oidc.required("issuer", "write the issuer URL of your identity provider", |field| {
         read_issuer(field, allow_loopback)
@@ -171,7 +178,7 @@ pub(super) fn read(oidc: &Mapping<'_>, connect: &connect::Config) -> Option<Oidc
     let parties = oidc.or("additional_authorized_parties", Vec::new(), Field::texts);
     let authorities = oidc.or("ca_cert_pem", Vec::new(), read_authorities);
     let use_proxy = oidc.maybe("use_proxy", |field| read_use_proxy(field, connect));
-    let google_groups = oidc.maybe("google_groups", |field| read_google_groups(field, allow_loopback));
+    let google_groups = oidc.maybe("google_groups", |field| read_google_groups(field, allow_loopback, environment));
     let scope_on_refresh = oidc.or("scope_on_refresh", false, Field::flag);
     let use_pkce = oidc.or("use_pkce", true, Field::flag);
     let userinfo_fallback = oidc.or("userinfo_fallback", false, Field::flag);
@@ -320,10 +327,10 @@ fn read_use_proxy(field: &Field<'_>, connect: &connect::Config) -> Option<bool> 
     Some(use_proxy)
 }
 
-fn read_google_groups(field: &Field<'_>, allow_loopback: bool) -> Option<GoogleGroups> {
+fn read_google_groups(field: &Field<'_>, allow_loopback: bool, environment: &Environment) -> Option<GoogleGroups> {
+    const KEY_FILE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
     let google = field.mapping(&GOOGLE)?;
-    let hint = "write the path of the service account's key file; credentials of the environment are not supported";
-    let file = google.required("service_account_json_path", hint, |path| {
+    let file = google.maybe("service_account_json_path", |path| {
         Some((path.clone(), std::fs::read_to_string(path.existing_file()?).unwrap_or_default()))
     });
     let admin = google.required("admin_email", "write the address of an administrator who may read groups", |field| {
@@ -334,26 +341,34 @@ fn read_google_groups(field: &Field<'_>, allow_loopback: bool) -> Option<GoogleG
         }
         Some(address)
     });
-    let (path, json) = file?;
-    match GoogleGroups::from_key_file(&json, admin?) {
-        Ok(groups) => {
-            let uri = groups.token_uri();
-            if let Err(blocked) = connect::check_literal_host(uri.host_str().unwrap_or_default(), allow_loopback) {
-                path.refuse(format!("the key's token_uri: {blocked}"));
-                return None;
-            }
-            // What is sent there is as good as the key for an hour.
-            if uri.scheme() != "https" && !allow_loopback {
-                path.refuse("the key's token_uri is not an https URL");
-                return None;
-            }
-            Some(groups)
+    let (file, admin) = (file?, admin?);
+    let of_environment = environment.get(KEY_FILE).filter(|path| !path.is_empty());
+    let (groups, place) = match (&file, of_environment) {
+        (Some((path, json)), _) => (GoogleGroups::from_key_file(json, admin), (path, "")),
+        (None, Some(path)) => {
+            let json = std::fs::read_to_string(path).unwrap_or_default();
+            (GoogleGroups::from_key_file(&json, admin), (field, "GOOGLE_APPLICATION_CREDENTIALS names a file that "))
         }
+        (None, None) => (GoogleGroups::from_metadata_server(environment.get("GCE_METADATA_HOST"), admin), (field, "")),
+    };
+    match groups.and_then(|groups| safe_token_uri(groups, allow_loopback)) {
+        Ok(groups) => Some(groups),
         Err(reason) => {
-            path.refuse(reason);
+            place.0.refuse(format!("{}{reason}", place.1));
             None
         }
     }
+}
+
+fn safe_token_uri(groups: GoogleGroups, allow_loopback: bool) -> Result<GoogleGroups, String> {
+    let uri = groups.token_uri();
+    connect::check_literal_host(uri.host_str().unwrap_or_default(), allow_loopback)
+        .map_err(|blocked| format!("the key's token_uri: {blocked}"))?;
+    // What is sent there is as good as the key for an hour.
+    if uri.scheme() != "https" && !allow_loopback {
+        return Err("the key's token_uri is not an https URL".to_owned());
+    }
+    Ok(groups)
 }
 
 fn read_scopes(field: &Field<'_>) -> Option<Vec<String>> {

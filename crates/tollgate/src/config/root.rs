@@ -71,7 +71,7 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
             field.refuse(format!("{}; write one as a mapping", oidc::LIST.refusal()));
             return None;
         }
-        oidc::read(&field.mapping(&oidc::SECTION)?, &connect)
+        oidc::read(&field.mapping(&oidc::SECTION)?, &connect, environment)
     });
     let session = root.required("session", "write session: { jwt_secret: ${GATEWAY_JWT_SECRET} }", |field| {
         session::read(&field.mapping(&session::SECTION)?)

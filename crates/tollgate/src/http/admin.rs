@@ -152,7 +152,7 @@ impl Admins {
         if !headers.contains_key(header::AUTHORIZATION) {
             return Err(Denied::NoCredentials);
         }
-        let principal = self.wall.authenticate(headers).map_err(|_| Denied::BearerRejected)?;
+        let principal = self.wall.authenticate(headers).map_err(|_| Denied::BearerRejected)?.principal;
         Admin::person(&principal, &self.groups).ok_or(Denied::BearerRejected)
     }
 }

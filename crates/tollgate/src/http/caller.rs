@@ -7,8 +7,8 @@ use axum::middleware::Next;
 use axum::response::Response;
 use control::audit::{AuditLog, Event};
 use control::clock::Clock;
-use control::identity::Principal;
-use control::identity::session::{BearerError, Bearers};
+use control::identity::session::{Authenticated, BearerError, Bearers};
+use control::identity::{Principal, Sessions};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use wire::error::ErrorType;
@@ -34,6 +34,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 pub struct Wall {
     /// Verifies.
     pub bearers: Arc<Bearers>,
+    /// Knows the groups that a bearer could not carry.
+    pub sessions: Sessions,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Hears of refusals.
@@ -41,11 +43,11 @@ pub struct Wall {
 }
 
 impl Wall {
-    /// The principal whose bearer the request carries.
+    /// Whose bearer the request carries; of the groups, those that the configuration names are there.
     ///
     /// # Errors
     /// Why it is refused.
-    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, BearerError> {
+    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Authenticated, BearerError> {
         let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         self.bearers.authenticate(authorization, self.clock.now())
     }
@@ -76,8 +78,9 @@ impl Wall {
 /// Lets a request through with its [`Caller`], or refuses it.
 pub async fn require(State(wall): State<Wall>, facts: RequestFacts, mut request: Request, next: Next) -> Response {
     match wall.authenticate(request.headers()) {
-        Ok(principal) => {
-            request.extensions_mut().insert(Caller(Arc::new(principal)));
+        Ok(bearer) => {
+            let principal = wall.sessions.complete(bearer).await;
+            request.extensions_mut().insert(Caller(principal));
             next.run(request).await
         }
         Err(error) => wall.refuse(error, request.uri().path(), &facts),

@@ -44,6 +44,10 @@ on_both_databases!(
     every_request_is_counted_once_however_it_ends,
     a_reservation_that_was_forgotten_is_charged_at_its_estimate,
     an_answer_that_costs_more_than_was_set_aside_takes_the_room_of_others,
+    a_busy_account_far_from_its_cap_is_admitted_without_asking,
+    near_its_cap_a_busy_account_is_asked_for_in_the_database_again,
+    a_lease_ends_with_the_caps_and_the_groups_that_it_was_measured_by,
+    what_a_dead_process_had_leased_and_not_used_is_given_back,
     what_a_dead_process_left_is_charged_at_its_estimate_and_the_late_truth_replaces_it_once,
     an_entry_that_the_database_refuses_does_not_hold_up_the_others,
     a_changed_cap_counts_for_the_next_request,
@@ -194,7 +198,9 @@ impl House {
         let wrong = "SELECT COUNT(*) FROM account AS a WHERE a.settled <>
                 (SELECT COALESCE(SUM(u.charge), 0) FROM usage AS u
                  WHERE u.account = a.id AND a.period IN (u.day, u.week, u.month))
-             OR a.reserved <> (SELECT COALESCE(SUM(r.amount), 0) FROM reservation AS r
+             OR a.reserved <> (SELECT COALESCE(SUM(r.amount), 0) FROM
+                 (SELECT account, day, week, month, amount FROM reservation
+                  UNION ALL SELECT account, day, week, month, amount FROM lease) AS r
                  WHERE r.account = a.id AND a.period IN (r.day, r.week, r.month))";
         assert_eq!(self.number(wrong).await, 0, "a counter differs from its rows");
     }
@@ -319,12 +325,14 @@ async fn every_request_is_counted_once_however_it_ends(database: Database) {
     }
     house.ledger.flush().await;
     let each = 20 * COST.nano() + 20 * (3_000_000 + 50_000 * 15_000);
-    assert_eq!(house.balance("capped").await, (each, 0));
+    assert_eq!(house.balance("capped").await.0, each);
     assert_eq!(house.balance("free").await, (each, 0));
     assert_eq!(house.number("SELECT COUNT(*) FROM usage").await, 120);
     assert_eq!(house.number("SELECT COUNT(*) FROM usage WHERE estimated = 1").await, 40);
     house.verify().await;
+    let house = house.clone();
     running.end().await;
+    assert_eq!(house.balance("capped").await, (each, 0));
 }
 
 async fn a_reservation_that_was_forgotten_is_charged_at_its_estimate(database: Database) {
@@ -354,6 +362,114 @@ async fn an_answer_that_costs_more_than_was_set_aside_takes_the_room_of_others(d
     first.settle(settlement(USED));
     house.ledger.flush().await;
     house.verify().await;
+    running.end().await;
+}
+
+/// Ten requests one after the other: enough to be busy.
+async fn warm_up(house: &House, who: &Arc<Principal>) {
+    for _ in 0..10 {
+        house.reserve(who).await.unwrap().settle(settlement(USED));
+    }
+    house.ledger.flush().await;
+}
+
+async fn leased(house: &House) -> i64 {
+    house.number("SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) FROM lease").await
+}
+
+/// Whether a request is admitted before anything else runs: without a word from the database.
+fn at_once(asking: impl Future<Output = Result<Reservation, Refusal>>) -> Option<Reservation> {
+    let mut asking = Box::pin(asking);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match asking.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(answer) => Some(answer.unwrap()),
+        std::task::Poll::Pending => None,
+    }
+}
+
+async fn a_busy_account_far_from_its_cap_is_admitted_without_asking(database: Database) {
+    let running = start(database, Duration::from_secs(30)).await;
+    let house = &running.house;
+    house.cap(Scope::User("alice".to_owned()), Period::Monthly, 10_000).await;
+    let alice = principal("alice");
+    assert!(at_once(house.reserve(&alice)).is_none(), "nobody knows yet how it stands");
+    warm_up(house, &alice).await;
+    assert!(leased(house).await > 0);
+    let first = at_once(house.reserve(&alice)).unwrap();
+    assert_eq!(first.standing().unwrap().spent, Money::from_nano(10 * COST.nano()));
+    let second = at_once(house.reserve(&alice)).unwrap();
+    first.settle(settlement(USED));
+    house.ledger.flush().await;
+    let (settled, reserved) = house.balance("alice").await;
+    assert_eq!(settled, 11 * COST.nano());
+    assert!(reserved > leased(house).await, "the second is in flight");
+    house.verify().await;
+    second.release(502, 1);
+    let house = house.clone();
+    running.end().await;
+    house.verify().await;
+    assert_eq!((house.balance("alice").await, leased(&house).await), ((11 * COST.nano(), 0), 0));
+}
+
+async fn near_its_cap_a_busy_account_is_asked_for_in_the_database_again(database: Database) {
+    let running = start(database, Duration::from_secs(30)).await;
+    let house = &running.house;
+    // A hundred requests.
+    house.cap(Scope::User("alice".to_owned()), Period::Monthly, 60).await;
+    let alice = principal("alice");
+    let mut through = 0;
+    let refusal = loop {
+        match house.reserve(&alice).await {
+            Ok(reservation) => drop(reservation.settle(settlement(USED))),
+            Err(refusal) => break refusal,
+        }
+        through += 1;
+        let (settled, reserved) = house.balance("alice").await;
+        assert!(settled + reserved <= 600_000_000, "{settled} and {reserved} after {through}");
+    };
+    assert!(matches!(refusal, Refusal::Over(_)), "{refusal:?}");
+    assert_eq!(through, 100);
+    assert_eq!(leased(house).await, 0);
+    house.verify().await;
+    running.end().await;
+}
+
+async fn a_lease_ends_with_the_caps_and_the_groups_that_it_was_measured_by(database: Database) {
+    let running = start(database, Duration::ZERO).await;
+    let house = &running.house;
+    house.cap(Scope::User("alice".to_owned()), Period::Monthly, 10_000).await;
+    let alice = principal("alice");
+    warm_up(house, &alice).await;
+    let other = Arc::new(Principal { groups: vec!["ops".to_owned()], ..(*alice).clone() });
+    assert!(at_once(house.reserve(&other)).is_none(), "other groups may have other caps");
+    at_once(house.reserve(&alice)).unwrap().release(502, 1);
+    house.cap(Scope::User("alice".to_owned()), Period::Daily, 1).await;
+    let refusal = house.reserve(&alice).await.unwrap_err();
+    assert!(matches!(refusal, Refusal::Over(_)), "{refusal:?}");
+    house.ledger.flush().await;
+    house.verify().await;
+    running.end().await;
+}
+
+async fn what_a_dead_process_had_leased_and_not_used_is_given_back(database: Database) {
+    let database = database.fresh().await;
+    let store = store_config(&database);
+    let clock = Arc::new(TestClock::at("2026-11-22T12:00:00Z".parse().unwrap()));
+    let config = config(Duration::ZERO);
+    let dead = run(&store, Some(database), clock.clone(), &config).await;
+    dead.house.cap(Scope::User("alice".to_owned()), Period::Monthly, 10_000).await;
+    warm_up(&dead.house, &principal("alice")).await;
+    assert!(leased(&dead.house).await > 0);
+    let embedded = dead.house.store.is_embedded();
+    let database = dead.kill().await;
+    if !embedded {
+        clock.advance(Duration::from_secs(61));
+    }
+    let running = run(&store, database, clock, &config).await;
+    running.house.ledger.flush().await;
+    assert_eq!(running.house.balance("alice").await, (10 * COST.nano(), 0));
+    assert_eq!(leased(&running.house).await, 0);
+    running.house.verify().await;
     running.end().await;
 }
 

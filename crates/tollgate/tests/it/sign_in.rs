@@ -19,6 +19,7 @@ on_both_databases!(
     somebody_signs_in_works_and_refreshes,
     ten_racing_polls_give_one_set_of_tokens,
     what_the_provider_issues_stays_with_the_gateway,
+    a_cap_finds_everyone_of_its_group_however_many_groups_they_are_in,
 );
 
 const PROMPT: &str = r#"{"model":"claude-haiku-4-5","max_tokens":16,"messages":[]}"#;
@@ -153,6 +154,27 @@ async fn what_the_provider_issues_stays_with_the_gateway(database: Database) {
                 "{claim}"
             );
         }
+    }
+}
+
+async fn a_cap_finds_everyone_of_its_group_however_many_groups_they_are_in(database: Database) {
+    let groups: Vec<String> = (0..10_000).map(|number| format!("group-{number:04}-of-the-directory")).collect();
+    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+    let gateway = TestGateway::setup().people(RefreshTokens::Rotated, &[alice().groups(&groups)]).on(database);
+    let gateway = gateway.start().await;
+    let tokens = gateway.sign_in("alice").await;
+    let (status, refreshed) = gateway.refresh(&tokens).await;
+    assert_eq!(status, 200, "{refreshed}");
+    for tokens in [&tokens, &refreshed] {
+        let sizes = ["access_token", "refresh_token"].map(|name| tokens[name].as_str().unwrap().len());
+        assert!(sizes.iter().all(|size| *size < 6000), "{sizes:?}");
+        assert_eq!(gateway.with_tokens(tokens).messages(PROMPT).await.status, 200);
+    }
+    let scope = json!({ "type": "rbac_group", "rbac_group_id": groups[7_000] });
+    let cap = json!({ "scope": scope, "amount": "0", "period": "daily" });
+    assert_eq!(gateway.admin().post("/v1/organizations/spend_limits", cap.to_string()).await.status, 200);
+    for tokens in [&tokens, &refreshed] {
+        assert_eq!(gateway.with_tokens(tokens).messages(PROMPT).await.status, 429);
     }
 }
 

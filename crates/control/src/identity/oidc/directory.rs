@@ -3,24 +3,28 @@
 //! A service account with domain-wide delegation asks in an administrator's name (Admin SDK, Directory API, `groups.list`).
 //! Knows nothing of sign-in rules.
 
+mod account;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Mutex;
 use url::Url;
 
+use self::account::Account;
 use super::call::{self, CallError, Line};
 use super::client::Presented;
 use crate::clock::Clock;
 
 const SCOPE: &str = "https://www.googleapis.com/auth/admin.directory.group.readonly";
 const DIRECTORY: &str = "https://admin.googleapis.com";
+/// Where the machine's identity fetches tokens; a key file names the place itself.
+const TOKEN_URI: &str = "https://oauth2.googleapis.com/token";
 /// Google takes no longer ones.
 const ASSERTION_LIFE: i64 = 3600;
 /// A token is not used in its last minutes, so that it cannot end on the way.
@@ -31,23 +35,11 @@ const MOST_PAGES: usize = 50;
 /// `oidc.google_groups`.
 #[derive(Debug, Clone)]
 pub struct GoogleGroups {
-    account: String,
-    key: EncodingKey,
-    key_id: Option<String>,
+    account: Account,
     token_uri: Url,
     admin: String,
     /// Where the Directory API is.
-    pub(in crate::identity) directory: String,
-}
-
-/// A service account's key file, as far as it is read.
-#[derive(Deserialize)]
-struct KeyFile {
-    client_email: String,
-    private_key: String,
-    #[serde(default)]
-    private_key_id: Option<String>,
-    token_uri: String,
+    directory: String,
 }
 
 /// The directory, with the token that is held for it.
@@ -101,16 +93,29 @@ impl GoogleGroups {
     /// # Errors
     /// A sentence that shows nothing of the key.
     pub fn from_key_file(json: &str, admin: String) -> Result<Self, String> {
-        let file: KeyFile = serde_json::from_str(json).map_err(|_| {
-            "is no service account key; write the path of the JSON file that Google gave you".to_owned()
-        })?;
-        let token_uri =
-            Url::parse(&file.token_uri).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        let token_uri = token_uri.ok_or("the key's token_uri is not an https URL")?;
-        let key = EncodingKey::from_rsa_pem(file.private_key.as_bytes());
-        let key = key.map_err(|_| "the key's private_key is not an RSA key in PEM form")?;
-        let (account, key_id) = (file.client_email, file.private_key_id);
-        Ok(Self { account, key, key_id, token_uri, admin, directory: DIRECTORY.to_owned() })
+        let (account, token_uri) = Account::read(json)?;
+        Ok(Self { account, token_uri, admin, directory: DIRECTORY.to_owned() })
+    }
+
+    /// With the identity of the machine instead of a key: Google Cloud's metadata server says who it is, and IAM signs for
+    /// it. `metadata_host` is `GCE_METADATA_HOST`.
+    ///
+    /// # Errors
+    /// A sentence, when `metadata_host` is none.
+    pub fn from_metadata_server(metadata_host: Option<&str>, admin: String) -> Result<Self, String> {
+        let account = Account::of_machine(metadata_host)?;
+        let token_uri = Url::parse(TOKEN_URI).map_err(|error| error.to_string())?;
+        Ok(Self { account, token_uri, admin, directory: DIRECTORY.to_owned() })
+    }
+
+    /// The same, with all of Google's APIs at another place.
+    #[cfg(test)]
+    pub(super) fn at(mut self, url: &str) -> Self {
+        if let Account::Machine(machine) = &mut self.account {
+            machine.iam = url.to_owned();
+            self.token_uri = format!("{url}/google/token").parse().unwrap_or(self.token_uri);
+        }
+        Self { directory: url.to_owned(), ..self }
     }
 
     /// Where tokens for the directory are fetched.
@@ -166,7 +171,7 @@ impl Directory {
         if let Some(held) = held.as_ref().filter(|held| now < held.until) {
             return Ok(held.token.clone());
         }
-        let assertion = self.assertion()?;
+        let assertion = self.assertion().await?;
         let fields = [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", assertion.as_str())];
         let answer = self.line.post_form(&self.config.token_uri, &fields, &Presented::default()).await;
         let token: Token =
@@ -177,16 +182,14 @@ impl Directory {
         Ok(token)
     }
 
-    /// RFC 7523, section 3; `sub` is the administrator, which is what domain-wide delegation allows.
-    fn assertion(&self) -> Result<String, DirectoryError> {
-        let mut header = Header::new(Algorithm::RS256);
-        header.kid.clone_from(&self.config.key_id);
+    /// `sub` is the administrator, which is what domain-wide delegation allows.
+    async fn assertion(&self) -> Result<String, DirectoryError> {
         let now = self.clock.now().as_second();
         let claims = json!({
-            "iss": self.config.account, "sub": self.config.admin, "scope": SCOPE, "aud": self.config.token_uri.as_str(),
-            "iat": now, "exp": now.saturating_add(ASSERTION_LIFE),
+            "sub": self.config.admin, "scope": SCOPE, "aud": self.config.token_uri.as_str(), "iat": now,
+            "exp": now.saturating_add(ASSERTION_LIFE),
         });
-        jsonwebtoken::encode(&header, &claims, &self.config.key).map_err(|_| DirectoryError::NotSigned)
+        self.config.account.signed(claims, &self.line).await
     }
 }
 

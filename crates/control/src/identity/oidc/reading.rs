@@ -17,7 +17,7 @@ pub(super) struct Read {
 
 impl Read {
     pub(super) fn nothing_of(sub: &str) -> Self {
-        let person = Person { sub: sub.to_owned(), email: None, name: None, groups: Vec::new() };
+        let person = Person { sub: sub.to_owned(), email: None, name: None, groups: Vec::new(), all_groups: None };
         Self { person, groups_known: false, email_verified: None, idp_sid: None, claim_names: String::new() }
     }
 
@@ -65,6 +65,7 @@ impl Read {
         }
         if !self.groups_known {
             self.person.groups.clone_from(&known.groups);
+            self.person.all_groups.clone_from(&known.all_groups);
         }
     }
 }

@@ -10,6 +10,10 @@ use crate::identity::OidcConfig;
 
 /// OpenID Connect Core 1.0, section 2.
 const LONGEST_SUBJECT: usize = 255;
+/// RFC 5321, section 4.5.3.1: 64 octets, an @, 255 octets. A longer one is none.
+const LONGEST_EMAIL: usize = 320;
+/// A longer name is cut: it is for show, and the bearer has no room for more.
+const LONGEST_NAME: usize = 200;
 
 /// Who signed in, as the provider says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +25,9 @@ pub(in crate::identity) struct Person {
     pub(in crate::identity) name: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(in crate::identity) groups: Vec<String>,
+    /// Names the list in the session's row of which `groups` is a part; `None`: these are all.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(in crate::identity) all_groups: Option<String>,
 }
 
 /// What an ID token must say to be accepted (OpenID Connect Core 1.0, section 3.1.3.7).
@@ -97,9 +104,10 @@ pub(super) fn seconds(claims: &Claims, name: &str) -> Result<Option<i64>, String
 pub(super) fn person(claims: &Claims, config: &OidcConfig) -> Person {
     Person {
         sub: claims.string("sub").unwrap_or_default().to_owned(),
-        email: claims.first_string(&config.email_claim).map(str::to_owned),
-        name: claims.string("name").map(str::to_owned),
+        email: claims.first_string(&config.email_claim).filter(|email| email.len() <= LONGEST_EMAIL).map(str::to_owned),
+        name: claims.string("name").map(|name| name.chars().take(LONGEST_NAME).collect()),
         groups: claims.strings(&config.groups_claim),
+        all_groups: None,
     }
 }
 
@@ -214,6 +222,7 @@ mod tests {
             email: Some("Ann@Example.com".to_owned()),
             name: Some("Ann".to_owned()),
             groups: vec!["eng".to_owned()],
+            all_groups: None,
         };
         assert_eq!(person(&claims, &config), expected);
     }
@@ -225,6 +234,7 @@ mod tests {
             email: email.map(str::to_owned),
             name: None,
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            all_groups: None,
         };
         let domains = OidcConfig { allowed_email_domains: vec!["example.com".to_owned()], ..config() };
         let groups = OidcConfig { allowed_groups: vec!["eng".to_owned()], ..config() };

@@ -36,6 +36,7 @@ fn ann() -> Person {
         email: Some("Ann@Example.com".to_owned()),
         name: Some("Ann".to_owned()),
         groups: vec!["eng".to_owned()],
+        all_groups: None,
     }
 }
 

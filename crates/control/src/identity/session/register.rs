@@ -7,11 +7,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::Authenticated;
 use super::ending::{By, Whose, Why};
+use super::groups::Groups;
 use super::revoked::Revoked;
 use super::table::{self, TOPIC};
 use crate::audit::AuditLog;
 use crate::clock::Clock;
+use crate::identity::Principal;
 use crate::store::{Store, StoreError, Tx};
 
 /// How long a generation that was used may be used again, and gets the same.
@@ -45,6 +48,7 @@ pub struct Sessions {
     pub(super) revoked: Arc<Revoked>,
     /// Rotations that the database does not know of yet, by session.
     unrecorded: Arc<Mutex<HashMap<String, Rotation>>>,
+    groups: Arc<Groups>,
 }
 
 /// A session as it begins.
@@ -59,6 +63,8 @@ pub(in crate::identity) struct Begun<'a> {
     pub(in crate::identity) generation: i64,
     /// Unix milliseconds.
     pub(in crate::identity) began: i64,
+    /// All groups, as JSON, when there are more than a bearer can carry.
+    pub(in crate::identity) groups: Option<&'a str>,
 }
 
 /// Who may ask the provider for a session now.
@@ -86,6 +92,8 @@ pub(in crate::identity) struct Rotation {
     /// The generation that was used.
     pub(in crate::identity) used: i64,
     pub(in crate::identity) email: Option<String>,
+    /// All groups, as JSON; `None`: as before, or nobody asks for them.
+    pub(in crate::identity) groups: Option<String>,
     pub(in crate::identity) sealed: String,
     /// Unix milliseconds.
     pub(in crate::identity) at: i64,
@@ -103,7 +111,8 @@ impl Sessions {
         lasting: Lasting,
     ) -> Result<Self, StoreError> {
         let (revoked, unrecorded) = (Arc::default(), Arc::default());
-        let sessions = Self { store, clock, audit, lasting, revoked, unrecorded };
+        let groups = Arc::new(Groups::new(store.clone(), Arc::clone(&clock)));
+        let sessions = Self { store, clock, audit, lasting, revoked, unrecorded, groups };
         sessions.catch_up().await?;
         Ok(sessions)
     }
@@ -112,6 +121,20 @@ impl Sessions {
     #[must_use]
     pub fn revoked(&self) -> &Arc<Revoked> {
         &self.revoked
+    }
+
+    /// Whom a bearer speaks of, with all groups, be they more than a bearer can carry. Asks the database once per session and
+    /// list.
+    pub async fn complete(&self, bearer: Authenticated) -> Arc<Principal> {
+        match bearer.all_groups {
+            None => Arc::new(bearer.principal),
+            Some(digest) => self.groups.complete(bearer.principal, digest).await,
+        }
+    }
+
+    /// The list of groups of that digest, if a session's row has it.
+    pub(in crate::identity) async fn groups_of(&self, id: &str, digest: &str) -> Option<Vec<String>> {
+        self.groups.list(id, digest).await
     }
 
     /// Keeps this replica's knowledge close to what others end, and tells the database what it missed. Runs until dropped.
@@ -217,10 +240,10 @@ impl Sessions {
     }
 
     async fn record(&self, rotation: &Rotation) -> Result<bool, StoreError> {
-        let Rotation { id, used, email, sealed, at } = rotation;
         let mut tx = self.store.begin().await?;
-        let stands = table::rotate(&mut tx, used.saturating_add(1), email.as_deref(), *at, id).await?;
+        let stands = table::rotate(&mut tx, rotation).await?;
         if stands {
+            let Rotation { id, used, sealed, at, .. } = rotation;
             table::keep_successor(&mut tx, id, *used, sealed, *at).await?;
         }
         tx.commit().await?;

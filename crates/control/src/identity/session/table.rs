@@ -4,7 +4,7 @@ use crate::store::{Param, Row, Store, StoreError, Tx};
 
 use super::ending::Whose;
 use super::list::From;
-use super::register::Begun;
+use super::register::{Begun, Rotation};
 
 /// The topic under which replicas tell each other of endings, and the name of their count.
 pub(super) const TOPIC: &str = "session";
@@ -12,8 +12,8 @@ pub(super) const TOPIC: &str = "session";
 pub(super) const EVERYONE: &str = "";
 
 const INSERT: &str = "INSERT INTO session
-        (id, issuer, sub, idp_sid, email, surface, client_ip, generation, created_at, refreshed_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        (id, issuer, sub, idp_sid, email, surface, client_ip, generation, created_at, refreshed_at, groups)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
 /// One replica at a time asks the provider for a session.
 const CLAIM: &str = "UPDATE session SET claimed_until = $1
@@ -25,8 +25,11 @@ const STATE: &str = "SELECT generation, ended_at FROM session WHERE id = $1";
 
 const SUCCESSOR: &str = "SELECT sealed, used_at FROM session_successor WHERE session = $1 AND generation = $2";
 
-const ROTATE: &str = "UPDATE session SET generation = $1, email = $2, refreshed_at = $3, claimed_until = NULL
-    WHERE id = $4 AND ended_at IS NULL AND generation < $1";
+const ROTATE: &str = "UPDATE session SET generation = $1, email = $2, refreshed_at = $3, claimed_until = NULL,
+        groups = COALESCE($4, groups)
+    WHERE id = $5 AND ended_at IS NULL AND generation < $1";
+
+const GROUPS: &str = "SELECT groups FROM session WHERE id = $1";
 
 const KEEP_SUCCESSOR: &str = "INSERT INTO session_successor (session, generation, sealed, used_at)
     VALUES ($1, $2, $3, $4) ON CONFLICT (session, generation) DO NOTHING";
@@ -126,6 +129,7 @@ pub(super) async fn insert(tx: &mut Tx, session: &Begun<'_>) -> Result<(), Store
         session.generation.into(),
         session.began.into(),
         session.began.into(),
+        session.groups.into(),
     ];
     tx.execute(INSERT, &params).await.map(|_| ())
 }
@@ -150,14 +154,22 @@ pub(super) async fn successor(store: &Store, id: &str, generation: i64) -> Resul
 }
 
 /// Whether the session was there to be rotated, neither ended nor further on.
-pub(super) async fn rotate(
-    tx: &mut Tx,
-    generation: i64,
-    email: Option<&str>,
-    at: i64,
-    id: &str,
-) -> Result<bool, StoreError> {
-    Ok(tx.execute(ROTATE, &[generation.into(), email.into(), at.into(), id.into()]).await? == 1)
+pub(super) async fn rotate(tx: &mut Tx, rotation: &Rotation) -> Result<bool, StoreError> {
+    let Rotation { id, used, email, groups, at, .. } = rotation;
+    let params = [
+        Param::from(used.saturating_add(1)),
+        email.as_deref().into(),
+        (*at).into(),
+        groups.as_deref().into(),
+        id.as_str().into(),
+    ];
+    Ok(tx.execute(ROTATE, &params).await? == 1)
+}
+
+/// All groups of the session's person, where they were too many for a bearer.
+pub(super) async fn groups(store: &Store, id: &str) -> Result<Option<String>, StoreError> {
+    let row = store.fetch_optional(GROUPS, &[id.into()]).await?;
+    row.map_or(Ok(None), |row| Ok(row.text_or_null(0)?.map(str::to_owned)))
 }
 
 pub(super) async fn keep_successor(

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::tokens::{Session, Tokens};
 use super::{Asker, SignIn};
 use crate::audit::Event;
-use crate::identity::oidc::{Failure, Fault};
+use crate::identity::oidc::{Failure, Fault, Person};
 use crate::identity::session::ending::{By, Whose, Why};
 use crate::identity::session::register::{Claim, GRACE, Rotation, Turn};
 
@@ -150,7 +150,7 @@ impl SignIn {
             }
         };
         let token = SecretString::from(session.provider_token.clone().unwrap_or_default());
-        match self.provider.refresh(&token, &session.person).await {
+        match self.provider.refresh(&token, &self.last_known(session).await).await {
             Ok(signed_in) => {
                 self.tell_claim_names(&signed_in, asker);
                 self.succeed(session, session.clone().refreshed(signed_in, self.clock.now())).await
@@ -159,12 +159,28 @@ impl SignIn {
         }
     }
 
-    async fn succeed(&self, session: &Session, next: Session) -> Landing {
+    /// The person as last known, with all groups while the database answers.
+    async fn last_known(&self, session: &Session) -> Person {
+        let person = session.person.clone();
+        let Some(digest) = &person.all_groups else { return person };
+        match self.sessions.groups_of(&session.id, digest).await {
+            Some(groups) => Person { groups, all_groups: None, ..person },
+            None => person,
+        }
+    }
+
+    async fn succeed(&self, session: &Session, mut next: Session) -> Landing {
+        let mut groups = self.fit_into_bearer(&mut next);
+        if next.person.all_groups.is_none() && session.person.all_groups.is_some() {
+            // They all fit now: what the row has is of no more use.
+            groups = Some("[]".to_owned());
+        }
         let sealed = self.sealed(&next).map_err(|error| Refusal::unavailable(error.to_string()))?;
         let rotation = Rotation {
             id: next.id.clone(),
             used: session.generation,
             email: next.person.email.clone(),
+            groups,
             sealed: sealed.clone(),
             at: next.issued,
         };

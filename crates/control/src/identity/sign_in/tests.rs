@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod bad_input;
+mod crowds;
 mod sessions;
 
 use std::io::Write;
@@ -141,7 +142,7 @@ async fn replica(
         billing_group_tag: None,
         lasting: LASTING,
     };
-    let config = Config { oidc: oidc.clone(), session, named_groups: Vec::new() };
+    let config = Config { oidc: oidc.clone(), session, named_groups: oidc.allowed_groups.clone() };
     Arc::new(SignIn::open(config, store.clone(), loopback_egress(), audit.clone(), ours).await.unwrap())
 }
 

@@ -10,8 +10,7 @@ use crate::identity::chance::{self, NoChance};
 use crate::identity::device_grant::{Collected, GrantError, Pending, Poll};
 use crate::identity::oidc::{Person, SignedIn};
 use crate::identity::seal::{Purpose, SealError};
-use crate::identity::session::Issued;
-use crate::identity::session::register;
+use crate::identity::session::{Issued, digest_of, register};
 
 /// A session as it stands in an approved grant's row and, sealed, in the client's refresh token. The provider's refresh
 /// token is nowhere else.
@@ -121,8 +120,9 @@ impl SignIn {
             Ok(Collected::Gone) => Redemption::Expired,
             Ok(Collected::Denied) => Redemption::Denied,
             Ok(Collected::Approved(session)) if self.is_revoked(&session) => Redemption::Denied,
-            Ok(Collected::Approved(session)) => {
-                self.sessions.begin(&mut tx, &self.begun(&session)).await?;
+            Ok(Collected::Approved(mut session)) => {
+                let groups = self.fit_into_bearer(&mut session);
+                self.sessions.begin(&mut tx, &self.begun(&session, groups.as_deref())).await?;
                 Redemption::Tokens(self.first_tokens(&session)?)
             }
             // The secret that it was sealed under was dropped: like every grant of that time, it has expired.
@@ -136,7 +136,7 @@ impl SignIn {
         Ok(redemption)
     }
 
-    fn begun<'a>(&'a self, session: &'a Session) -> register::Begun<'a> {
+    fn begun<'a>(&'a self, session: &'a Session, groups: Option<&'a str>) -> register::Begun<'a> {
         register::Begun {
             id: &session.id,
             issuer: self.provider.issuer(),
@@ -147,7 +147,23 @@ impl SignIn {
             client_ip: &session.client_ip,
             generation: session.generation,
             began: session.began,
+            groups,
         }
+    }
+
+    /// Leaves a session the groups that its bearers can carry. When that is not all of them: the whole list as JSON, for the
+    /// session's row.
+    pub(super) fn fit_into_bearer(&self, session: &mut Session) -> Option<String> {
+        let fitting = self.bearers.fitting(&session.principal())?;
+        if session.person.all_groups.is_some() {
+            // A part already, of a list that the row has.
+            session.person.groups = fitting;
+            return None;
+        }
+        let all = serde_json::to_string(&session.person.groups).ok()?;
+        session.person.all_groups = Some(digest_of(&all));
+        session.person.groups = fitting;
+        Some(all)
     }
 
     fn first_tokens(&self, session: &Session) -> Result<Tokens, SealError> {
@@ -156,7 +172,8 @@ impl SignIn {
     }
 
     pub(super) fn tokens(&self, session: &Session, sealed: Option<String>) -> Tokens {
-        let bearer = self.bearers.issue(&session.principal(), self.clock.now());
+        let all_groups = session.person.all_groups.as_deref();
+        let bearer = self.bearers.issue_part(&session.principal(), all_groups, self.clock.now());
         Tokens { bearer, refresh_token: sealed.map(SecretString::from), email: session.person.email.clone() }
     }
 

@@ -26,6 +26,13 @@ pub(in crate::spend) struct Balance {
     pub(in crate::spend) reserved: Money,
 }
 
+impl Balance {
+    pub(in crate::spend) fn add(&mut self, other: Self) {
+        self.settled = self.settled.plus(other.settled);
+        self.reserved = self.reserved.plus(other.reserved);
+    }
+}
+
 /// An account's rows as last read.
 #[derive(Debug, Clone)]
 pub(in crate::spend) struct Snapshot {
@@ -55,6 +62,15 @@ impl Snapshot {
     /// The fullest cap.
     pub(super) fn fullest(&self, in_force: &[InForce], now: Timestamp) -> Option<Standing> {
         in_force.iter().map(|cap| self.standing(cap, now)).max_by(|a, b| a.compare_fullness(b))
+    }
+
+    /// What is left under the cap that leaves least; below nothing when one is passed.
+    pub(super) fn headroom(&self, in_force: &[InForce], now: Timestamp) -> Money {
+        let left = in_force.iter().map(|cap| {
+            let Balance { settled, reserved } = self.balance(cap.period, now);
+            cap.limit().minus(settled).minus(reserved)
+        });
+        left.min().unwrap_or(Money::MAX)
     }
 
     /// Whether `amount` more fits under every cap beside what is settled and in flight, or nothing is in flight (then the

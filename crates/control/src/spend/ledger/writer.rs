@@ -11,9 +11,11 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::batch::{Ask, Batch, Decision, Decisions, Entry, Grant, Settle, Verdict, Work};
+use super::batch::{Ask, Batch, Decision, Entry, Grant, Settle, Verdict};
+use super::lease::Leases;
+use super::work::{Decisions, Work};
 use crate::identity::Principal;
-use crate::spend::table;
+use crate::spend::table::{self, Swept};
 use crate::store::StoreError;
 
 /// Entries taken into one transaction.
@@ -30,8 +32,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How often reservations are renewed, expired ones swept, and caps compared.
 const UPKEEP: Duration = Duration::from_secs(2);
 const RENEW_EVERY: u32 = 10;
-/// How long a reservation holds when its replica does not renew it.
+/// How long a reservation or lease holds when its replica does not renew it.
 const HOLD: Duration = Duration::from_secs(60);
+/// How long leases are used when they were not renewed: another replica, by its own clock, may sweep them after [`HOLD`].
+const USE: Duration = Duration::from_secs(40);
 /// How long the end waits for a database that does not answer.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
@@ -44,6 +48,9 @@ pub struct Writer {
     batch: Batch,
     asks: Vec<Ask>,
     flushes: Vec<oneshot::Sender<()>>,
+    leases: Leases,
+    /// No lease is given any more.
+    ending: bool,
     /// Committed, but not yet durably, since `durable_at`.
     committed: Vec<Settle>,
     durable_at: Instant,
@@ -66,6 +73,8 @@ impl Writer {
             batch: Batch::default(),
             asks: Vec::new(),
             flushes: Vec::new(),
+            leases: Leases::default(),
+            ending: false,
             known: HashMap::new(),
             unknown: HashMap::new(),
             paused_until: None,
@@ -111,7 +120,9 @@ impl Writer {
     }
 
     fn has_work(&self) -> bool {
-        !(self.batch.is_empty() && self.asks.is_empty() && self.flushes.is_empty() && self.unknown.is_empty())
+        let nothing =
+            self.batch.is_empty() && self.asks.is_empty() && self.flushes.is_empty() && self.unknown.is_empty();
+        !nothing || self.leases.are_stale()
     }
 
     /// Whether the next commit must reach the disk.
@@ -152,8 +163,11 @@ impl Writer {
                 self.meet(&ask.record.principal);
                 self.asks.push(ask);
             }
-            Entry::Admit { record, amount } => {
+            Entry::Admit { record, amount, leased } => {
                 self.meet(&record.principal);
+                if leased {
+                    self.leases.use_up(&record.account, &record.keys, amount);
+                }
                 self.batch.admit(record, amount);
             }
             Entry::Grow { id, by } => self.batch.grow(id, by),
@@ -243,25 +257,34 @@ impl Writer {
         self.answer_flushes();
     }
 
-    async fn try_commit(&self, durable: bool) -> Result<Decisions, StoreError> {
+    async fn try_commit(&mut self, durable: bool) -> Result<Decisions, StoreError> {
+        if self.batch.is_empty() && self.asks.is_empty() && !self.leases.are_stale() && !durable {
+            return Ok(Decisions::default());
+        }
         let now = self.shared.clock.now();
         let work = Work {
             store: &self.shared.store,
             caps: &self.shared.caps,
+            accounts: &self.shared.accounts,
+            leases: &mut self.leases,
+            may_lease: !self.ending,
             replica: &self.replica,
+            now,
+            keys: self.shared.keys(now),
             instant: self.shared.instant(),
             durable,
             expires_at: now.checked_add(HOLD).unwrap_or(Timestamp::MAX),
         };
-        if self.batch.is_empty() && self.asks.is_empty() && !durable {
-            return Ok(Decisions::default());
+        let done = work.commit(&self.batch, &self.asks).await;
+        if done.is_err() {
+            self.leases.doubt();
         }
-        work.commit(&self.batch, &self.asks).await
+        done
     }
 
     fn answer(&mut self, decisions: Decisions) {
-        for (account, snapshot) in decisions.snapshots {
-            self.shared.remember(account, snapshot);
+        for (principal, snapshot) in decisions.snapshots {
+            self.shared.accounts.remember(&principal, snapshot);
         }
         let asks = std::mem::take(&mut self.asks);
         let mut verdicts = decisions.verdicts.into_iter();
@@ -344,27 +367,50 @@ impl Writer {
     async fn try_upkeep(&mut self, ticks: u32) -> Result<(), StoreError> {
         let shared = &self.shared;
         shared.caps.refresh_if_changed().await?;
+        let instant = shared.instant();
+        self.leases.give_back(&shared.accounts, &shared.keys(shared.clock.now()), instant, false);
+        shared.accounts.forget(instant);
         if !ticks.is_multiple_of(RENEW_EVERY) {
             return Ok(());
         }
         let now = shared.clock.now();
         let until = now.checked_add(HOLD).unwrap_or(Timestamp::MAX);
         table::renew_reservations(&shared.store, &self.replica, until).await?;
+        self.renew_leases(until).await?;
+        let shared = &self.shared;
         // Nobody else can be alive on an embedded database: what is left there was left by a process that died.
         let before = if shared.store.is_embedded() { Timestamp::MAX } else { now };
-        let swept = table::sweep_expired(&shared.store, before, &self.replica).await?;
-        if swept > 0 {
-            tracing::warn!(swept, "ledger: requests of a process that died were charged at their estimates");
+        let Swept { settled, released } = table::sweep_expired(&shared.store, before, &self.replica).await?;
+        if settled + released > 0 {
+            tracing::warn!(
+                settled,
+                released,
+                "ledger: requests of a process that died were charged at their estimates, and its leases given back"
+            );
         }
+        Ok(())
+    }
+
+    async fn renew_leases(&mut self, until: Timestamp) -> Result<(), StoreError> {
+        let use_until = self.shared.instant() + USE;
+        let renewed = table::renew_leases(&self.shared.store, &self.replica, until).await?;
+        if renewed != self.leases.rows() {
+            // Swept, because this replica was silent for too long: what is held has to be written anew.
+            self.leases.doubt();
+        }
+        self.shared.accounts.hold_leases_until(use_until);
         Ok(())
     }
 
     async fn finish(&mut self) {
         self.inbox.close();
+        self.ending = true;
         let deadline = self.shared.instant() + LAST_WORDS;
         loop {
             self.take_ready();
             self.answer_all_unavailable();
+            let (keys, instant) = (self.shared.keys(self.shared.clock.now()), self.shared.instant());
+            self.leases.give_back(&self.shared.accounts, &keys, instant, self.inbox.is_empty());
             if !self.has_work() && self.committed.is_empty() && self.inbox.is_empty() {
                 return;
             }

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::lease::INSERT_LEASES;
 use super::reservation::INSERT_RESERVATIONS;
 use super::{AccountKey, RowWriter, Rows};
 use crate::spend::ledger::account::{Balance, Snapshot};
 use crate::spend::period::Keys;
 use crate::spend::{Money, Period};
-use crate::store::{Statement, Store, StoreError, Tx};
+use crate::store::{Row, Statement, Store, StoreError, Tx};
 
 /// Ordered, so that every replica locks in the same order and none waits for one that waits for it.
 const LOCK_ACCOUNTS: &str = "
@@ -25,13 +26,7 @@ pub(in crate::spend) async fn lock_accounts(
 ) -> Result<HashMap<AccountKey, Balance>, StoreError> {
     let rows = Rows::of(rows.iter(), write_key);
     let rows = tx.fetch_for_update(LOCK_ACCOUNTS, &rows.param()).await?;
-    rows.iter()
-        .map(|row| {
-            let settled = Money::from_nano(row.int(2)?);
-            let reserved = Money::from_nano(row.int(3)?);
-            Ok(((row.text(0)?.into(), row.text(1)?.into()), Balance { settled, reserved }))
-        })
-        .collect()
+    read_rows(&rows)
 }
 
 fn write_key(row: &mut RowWriter<'_>, (period, account): &AccountKey) {
@@ -53,12 +48,17 @@ pub(in crate::spend) async fn create_accounts(
     tx.execute(CREATE_ACCOUNTS, &rows.param()).await.map(|_| ())
 }
 
-const CHANGE_ACCOUNTS: &str = "
-    INSERT INTO account (period, id, settled, reserved)
+macro_rules! change_accounts {
+    () => {
+        "INSERT INTO account (period, id, settled, reserved)
     SELECT e.value->>0, e.value->>1, CAST(e.value->>2 AS BIGINT), CAST(e.value->>3 AS BIGINT)
     FROM json_each($1) AS e WHERE true
     ON CONFLICT (period, id) DO UPDATE
-    SET settled = account.settled + excluded.settled, reserved = account.reserved + excluded.reserved";
+    SET settled = account.settled + excluded.settled, reserved = account.reserved + excluded.reserved"
+    };
+}
+const CHANGE_ACCOUNTS: &str = change_accounts!();
+const CHANGE_AND_READ_ACCOUNTS: &str = concat!(change_accounts!(), " RETURNING period, id, settled, reserved");
 
 fn rows_of_deltas(deltas: &BTreeMap<AccountKey, Balance>) -> Rows {
     Rows::of(deltas.iter(), |row, (key, delta)| {
@@ -68,17 +68,34 @@ fn rows_of_deltas(deltas: &BTreeMap<AccountKey, Balance>) -> Rows {
     })
 }
 
-/// Inserts new reservations, adds to accounts (creating the missing ones), and commits.
+/// Adds to accounts (creating the missing ones), and gives them as they are then.
+pub(in crate::spend) async fn change_accounts(
+    tx: &mut Tx,
+    deltas: &BTreeMap<AccountKey, Balance>,
+) -> Result<HashMap<AccountKey, Balance>, StoreError> {
+    let rows = rows_of_deltas(deltas);
+    read_rows(&tx.fetch(CHANGE_AND_READ_ACCOUNTS, &rows.param()).await?)
+}
+
+fn read_rows(rows: &[Row]) -> Result<HashMap<AccountKey, Balance>, StoreError> {
+    let read = |row: &Row| {
+        let balance = Balance { settled: Money::from_nano(row.int(2)?), reserved: Money::from_nano(row.int(3)?) };
+        Ok(((row.text(0)?.into(), row.text(1)?.into()), balance))
+    };
+    rows.iter().map(read).collect()
+}
+
+/// Inserts new reservations and leases, adds to accounts (creating the missing ones), and commits.
 pub(in crate::spend) async fn finish(
     tx: Tx,
     reservations: Rows,
+    leases: Rows,
     deltas: &BTreeMap<AccountKey, Balance>,
 ) -> Result<(), StoreError> {
-    let changes = rows_of_deltas(deltas);
-    let (reservations, changes) = (reservations.param_unless_empty(), changes.param_unless_empty());
-    let insert = reservations.as_ref().map(|rows| (INSERT_RESERVATIONS, &rows[..]));
-    let change = changes.as_ref().map(|rows| (CHANGE_ACCOUNTS, &rows[..]));
-    let statements: Vec<Statement<'_>> = insert.into_iter().chain(change).collect();
+    let rows =
+        [(INSERT_RESERVATIONS, reservations), (INSERT_LEASES, leases), (CHANGE_ACCOUNTS, rows_of_deltas(deltas))];
+    let params = rows.iter().filter_map(|(sql, rows)| Some((*sql, rows.param_unless_empty()?))).collect::<Vec<_>>();
+    let statements: Vec<Statement<'_>> = params.iter().map(|(sql, params)| (*sql, &params[..])).collect();
     tx.finish(&statements).await
 }
 

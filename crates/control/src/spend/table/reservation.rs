@@ -6,7 +6,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::account::finish;
-use super::{AccountKey, RowWriter, Rows, ids};
+use super::lease::release_expired;
+use super::{AccountKey, RowWriter, Rows, id, ids};
 use crate::spend::Money;
 use crate::spend::ledger::account::Balance;
 use crate::spend::ledger::batch::Record;
@@ -44,7 +45,7 @@ pub(in crate::spend) fn write_reservation(
 }
 
 /// Gives the ids that were not there before.
-pub(in crate::spend) async fn insert_reservations(tx: &mut Tx, rows: &Rows) -> Result<HashSet<String>, StoreError> {
+pub(in crate::spend) async fn insert_reservations(tx: &mut Tx, rows: &Rows) -> Result<HashSet<Uuid>, StoreError> {
     ids(&tx.fetch(INSERT_RESERVATIONS, &rows.param()).await?)
 }
 
@@ -59,9 +60,8 @@ pub(in crate::spend) struct Found {
 
 impl Found {
     pub(super) fn read(row: &Row) -> Result<Self, StoreError> {
-        let id = row.text(0)?;
         Ok(Self {
-            id: id.parse().map_err(|_| StoreError::inconsistent(format!("reservation.id {id} is not a UUID")))?,
+            id: id(row.text(0)?)?,
             account: row.text(1)?.into(),
             keys: [row.text(2)?.into(), row.text(3)?.into(), row.text(4)?.into()],
             amount: Money::from_nano(row.int(5)?),
@@ -121,32 +121,41 @@ const SETTLE_EXPIRED: &str = "
     ON CONFLICT (id) DO NOTHING
     RETURNING id";
 
-/// Settles expired reservations at their estimates; gives how many there were.
+/// What dead replicas left.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::spend) struct Swept {
+    /// Reservations that were settled at their estimates.
+    pub(in crate::spend) settled: usize,
+    /// Leases that were given back.
+    pub(in crate::spend) released: usize,
+}
+
+/// Settles expired reservations at their estimates, and gives expired leases back.
 pub(in crate::spend) async fn sweep_expired(
     store: &Store,
     before: Timestamp,
     replica: &str,
-) -> Result<usize, StoreError> {
+) -> Result<Swept, StoreError> {
     let expired = store.fetch(EXPIRED, &[before.as_millisecond().into(), replica.into()]).await?;
-    if expired.is_empty() {
-        return Ok(0);
-    }
-    let rows = Rows::of_texts(ids(&expired)?.into_iter());
+    let rows = Rows::of_ids(ids(&expired)?.into_iter());
     let mut tx = store.begin().await?;
-    let new = ids(&tx.fetch(SETTLE_EXPIRED, &rows.param()).await?)?;
     let mut deltas = BTreeMap::new();
-    let mut settled = 0;
-    // Only what this transaction takes away is counted: another replica may be sweeping too.
-    for ended in delete_reservations(&mut tx, &rows).await? {
-        ended.add_to(&mut deltas, Money::ZERO.minus(ended.amount));
-        if new.contains(&ended.id.to_string()) {
-            for key in &ended.keys {
-                let delta = deltas.entry((key.clone(), ended.account.clone())).or_default();
-                delta.settled = delta.settled.plus(ended.amount);
+    let mut swept = Swept::default();
+    if !expired.is_empty() {
+        let new = ids(&tx.fetch(SETTLE_EXPIRED, &rows.param()).await?)?;
+        // Only what this transaction takes away is counted: another replica may be sweeping too.
+        for ended in delete_reservations(&mut tx, &rows).await? {
+            ended.add_to(&mut deltas, Money::ZERO.minus(ended.amount));
+            if new.contains(&ended.id) {
+                for key in &ended.keys {
+                    let delta = deltas.entry((key.clone(), ended.account.clone())).or_default();
+                    delta.settled = delta.settled.plus(ended.amount);
+                }
+                swept.settled += 1;
             }
-            settled += 1;
         }
     }
-    finish(tx, Rows::of_ids(std::iter::empty()), &deltas).await?;
-    Ok(settled)
+    swept.released = release_expired(&mut tx, before, replica, &mut deltas).await?;
+    finish(tx, Rows::none(), Rows::none(), &deltas).await?;
+    Ok(swept)
 }

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use super::cap::REVISION;
 use super::reservation::{DELETE_RESERVATIONS, Found};
+use uuid::Uuid;
+
 use super::{RowWriter, Rows, ids};
 use crate::spend::Money;
 use crate::spend::ledger::batch::Settle;
@@ -57,7 +59,7 @@ pub(in crate::spend) fn write_usage(row: &mut RowWriter<'_>, settle: &Settle) {
 #[derive(Debug)]
 pub(in crate::spend) struct Settled {
     /// Ids that were not settled before.
-    pub(in crate::spend) new: HashSet<String>,
+    pub(in crate::spend) new: HashSet<Uuid>,
     /// Reservations that ended.
     pub(in crate::spend) ended: Vec<Found>,
     /// The revision of the caps.

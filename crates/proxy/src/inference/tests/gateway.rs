@@ -23,7 +23,7 @@ use wire::catalog::Catalog;
 
 use super::super::{Answer, Config, Facts, Failure, Inference, Relay};
 use crate::upstream::scripted::Server;
-use crate::upstream::{self, Credential, Endpoint, Upstreams};
+use crate::upstream::{self, AnthropicConfig, ApiConfig, Credential, Endpoint, Upstreams};
 
 /// Costs 3 dollars per million tokens of input, 15 of output.
 pub(super) const MODEL: &str = "claude-sonnet-4-5-20250929";
@@ -63,11 +63,13 @@ pub(super) fn config(name: &str, base_url: &str) -> upstream::Config {
     upstream::Config {
         name: name.to_owned(),
         base_url: base_url.parse().unwrap(),
-        credential: Credential::ApiKey("sk-upstream".into()),
         headers: Vec::new(),
         models: None,
         groups: None,
-        forward_user_identity: false,
+        api: ApiConfig::Anthropic(AnthropicConfig {
+            credential: Credential::ApiKey("sk-upstream".into()),
+            forward_user_identity: false,
+        }),
         ttfb_timeout: None,
     }
 }
@@ -110,7 +112,7 @@ impl Gateway {
         let lines = Lines::default();
         let inference = Arc::new(Inference {
             config: Config { max_request_bytes: 1000, billing_group_tag: billing_group_tag.map(str::to_owned) },
-            upstreams: Upstreams::new(upstreams, &catalog, &egress).unwrap(),
+            upstreams: Upstreams::new(upstreams, &catalog, &egress, &(clock.clone() as Arc<dyn Clock>)).unwrap(),
             policies: Arc::new(policies(catalog)),
             ledger: Some(ledger),
             audit: AuditLog::to(lines.clone(), clock.clone()).unwrap(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use control::identity::{ClientCredential, SecretMethod};
 use control::spend::GroupMode;
 
-use super::{GOOGLE_KEY_FILE, SECRET, file, parse, read, refused, valid};
+use super::{GOOGLE_KEY_FILE, SECRET, environment, file, parse, read, refused, valid};
 use crate::config::Environment;
 
 #[test]
@@ -118,6 +118,33 @@ fn a_client_has_a_secret_or_a_key_and_never_both() {
 }
 
 #[test]
+fn without_a_key_file_google_groups_are_asked_for_with_what_the_environment_has() {
+    let with = |name: &str, value: &str| {
+        let text = file(&oidc_client("client_secret: s, google_groups: {admin_email: a@b.c}"));
+        let environment = environment().and(name, value);
+        let read = parse(text.as_bytes(), Path::new("/etc/tollgate"), &environment);
+        read.map(|(config, _)| format!("{:?}", config.oidc.google_groups.unwrap()))
+            .map_err(|problems| format!("{}: {}", problems[0].path, problems[0].message))
+    };
+    let machine = with("EMPTY", "").unwrap();
+    assert!(machine.contains("metadata.google.internal") && machine.contains("oauth2.googleapis.com"), "{machine}");
+    assert!(with("GCE_METADATA_HOST", "127.0.0.1:8998").unwrap().contains("127.0.0.1:8998"));
+    assert!(with("GOOGLE_APPLICATION_CREDENTIALS", GOOGLE_KEY_FILE).unwrap().contains("gateway@"));
+    for (name, value, problem) in [
+        ("GCE_METADATA_HOST", "http://x/", "GCE_METADATA_HOST is not a host, or a host and a port"),
+        ("GCE_METADATA_HOST", "user@x", "GCE_METADATA_HOST is not a host, or a host and a port"),
+        (
+            "GOOGLE_APPLICATION_CREDENTIALS",
+            "/nonexistent/key.json",
+            "GOOGLE_APPLICATION_CREDENTIALS names a file that is no service account key",
+        ),
+    ] {
+        let told = with(name, value).unwrap_err();
+        assert!(told.starts_with(&format!("oidc.google_groups: {problem}")), "{told}");
+    }
+}
+
+#[test]
 fn what_is_said_of_the_provider_can_be_so() {
     for (more, problem) in [
         ("discovery_url: 'https://i.example.com/metadata'", "oidc.discovery_url: must be the URL of a discovery"),
@@ -128,7 +155,7 @@ fn what_is_said_of_the_provider_can_be_so() {
         ("ca_cert_pem: none", "oidc.ca_cert_pem: must be one or more certificates"),
         ("additional_authorized_parties: ['']", "oidc.additional_authorized_parties[0]: blank"),
         ("use_proxy: 'yes'", "oidc.use_proxy: must be true or false"),
-        ("google_groups: {admin_email: a@b.c}", "oidc.google_groups.service_account_json_path: missing"),
+        ("google_groups: {}", "oidc.google_groups.admin_email: missing"),
         (
             "google_groups: {service_account_json_path: /nonexistent/key.json, admin_email: a@b.c}",
             "oidc.google_groups.service_account_json_path: the file cannot be read",

@@ -16,15 +16,36 @@ fn google(provider: &FakeProvider) -> OidcConfig {
         "client_email": "gateway@test.iam", "private_key": *ACCOUNT_KEY, "private_key_id": "k-1",
         "token_uri": format!("{}/google/token", provider.url),
     });
-    let mut groups = GoogleGroups::from_key_file(&file.to_string(), "admin@example.com".to_owned()).unwrap();
-    groups.directory.clone_from(&provider.url);
+    let groups = GoogleGroups::from_key_file(&file.to_string(), "admin@example.com".to_owned()).unwrap();
+    with_directory(provider, groups)
+}
+
+fn with_directory(provider: &FakeProvider, groups: GoogleGroups) -> OidcConfig {
     let mut script = provider.script.lock().unwrap();
     script.more.insert("/google/token", (200, json!({"access_token": "directory-token", "expires_in": 3599})));
     script
         .more
         .insert(DIRECTORY, (200, json!({"groups": [{"email": "eng@example.com"}, {"email": "ops@example.com"}]})));
-    OidcConfig { google_groups: Some(groups), ..provider.config() }
+    OidcConfig { google_groups: Some(groups.at(&provider.url)), ..provider.config() }
 }
+
+/// Without a key file, on a machine whose identity is `gateway@test.iam`.
+fn on_google_cloud(provider: &FakeProvider) -> OidcConfig {
+    let host = provider.url.strip_prefix("http://");
+    let groups = GoogleGroups::from_metadata_server(host, "admin@example.com".to_owned()).unwrap();
+    let mut script = provider.script.lock().unwrap();
+    script.more.insert(EMAIL, (200, json!("gateway@test.iam\n")));
+    script
+        .more
+        .insert(TOKEN, (200, json!({"access_token": "machine-token", "expires_in": 300, "token_type": "Bearer"})));
+    script.more.insert(SIGN, (200, json!({"keyId": "k-2", "signedJwt": "signed.by.iam"})));
+    drop(script);
+    with_directory(provider, groups)
+}
+
+const EMAIL: &str = "/computeMetadata/v1/instance/service-accounts/default/email";
+const TOKEN: &str = "/computeMetadata/v1/instance/service-accounts/default/token";
+const SIGN: &str = "/v1/projects/-/serviceAccounts/gateway@test.iam:signJwt";
 
 const DIRECTORY: &str = "/admin/directory/v1/groups";
 const GRAPH: &str = "/v1.0/me/getMemberObjects";
@@ -59,6 +80,60 @@ async fn groups_come_from_googles_directory_in_an_administrators_name() {
     clock.advance(Duration::from_secs(3599 - 120));
     exchanged(&party).await.unwrap();
     assert_eq!(provider.asked_for("/google/token"), 2, "until shortly before its end");
+}
+
+#[tokio::test]
+async fn a_machine_of_google_cloud_needs_no_key_because_iam_signs_for_it() {
+    let provider = FakeProvider::start().await;
+    let party = party(on_google_cloud(&provider)).await.unwrap().0;
+    provider.claim(json!({"nonce": "n", "email": "ann@example.com"}));
+    assert_eq!(exchanged(&party).await.unwrap().person.groups, ["eng@example.com", "ops@example.com"]);
+    for path in [EMAIL, TOKEN] {
+        assert_eq!(provider.last_sent_to(path)["metadata-flavor"], "Google", "{path}");
+    }
+    let asked = provider.last_sent_to(SIGN);
+    assert_eq!(asked["authorization"], "Bearer machine-token");
+    let body: Value = serde_json::from_str(&asked["body"]).unwrap();
+    let payload: Value = serde_json::from_str(body["payload"].as_str().unwrap()).unwrap();
+    let expected = json!({
+        "iss": "gateway@test.iam", "sub": "admin@example.com", "iat": NOW, "exp": NOW + 3600,
+        "scope": "https://www.googleapis.com/auth/admin.directory.group.readonly",
+        "aud": format!("{}/google/token", provider.url),
+    });
+    assert_eq!(payload, expected);
+    assert_eq!(provider.last_sent_to("/google/token")["assertion"], "signed.by.iam");
+    assert_eq!(provider.last_sent_to(DIRECTORY)["authorization"], "Bearer directory-token");
+    exchanged(&party).await.unwrap();
+    assert_eq!((provider.asked_for(TOKEN), provider.asked_for(SIGN)), (1, 1), "the directory's token is kept");
+}
+
+#[tokio::test]
+async fn a_machine_that_nobody_vouches_for_stops_a_sign_in_and_not_a_session() {
+    for (path, answer, detail) in [
+        (EMAIL, (404, json!({})), "the metadata server: answered 404 Not Found"),
+        (EMAIL, (200, json!("default/../../admin")), "the metadata server: answered with an unreadable document"),
+        (TOKEN, (200, json!("<html>")), "the metadata server: answered with an unreadable document"),
+        (
+            SIGN,
+            (403, json!({"error": {"status": "PERMISSION_DENIED"}})),
+            "IAM, asked to sign (signJwt): answered 403 Forbidden",
+        ),
+    ] {
+        let provider = FakeProvider::start().await;
+        let party = party(on_google_cloud(&provider)).await.unwrap().0;
+        provider.claim(json!({"nonce": "n"}));
+        provider.script.lock().unwrap().more.insert(path, answer);
+        let failure = exchanged(&party).await.unwrap_err();
+        assert_eq!((failure.fault, failure.detail.as_str()), (Fault::Unavailable, detail));
+        assert_eq!(refreshed(&party).await.unwrap().person.groups, ["eng"], "as last known");
+    }
+    let provider = FakeProvider::start().await;
+    provider.script.lock().unwrap().is_google = false;
+    let party = party(on_google_cloud(&provider)).await.unwrap().0;
+    provider.claim(json!({"nonce": "n"}));
+    let failure = exchanged(&party).await.unwrap_err();
+    assert_eq!(failure.detail, "the metadata server: answered with an unreadable document", "no metadata server");
+    assert_eq!(provider.asked_for(SIGN), 0);
 }
 
 #[tokio::test]

@@ -10,7 +10,6 @@ mod base;
 mod bedrock;
 mod candidates;
 mod cloud;
-#[expect(dead_code, unused_imports, reason = "the providers that need it are not built yet")]
 pub mod credential;
 mod failure;
 mod messages_api;
@@ -18,9 +17,11 @@ mod parts;
 mod renewed;
 #[cfg(test)]
 pub(crate) mod scripted;
+mod vertex;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -37,7 +38,11 @@ use wire::messages::RequestHead;
 use anthropic::Anthropic;
 use bedrock::Bedrock;
 use cloud::Cloud;
-use messages_api::{AnthropicAws, Mantle};
+use credential::anthropic::FederationConfig;
+use credential::google::Google;
+use messages_api::{AnthropicAws, AnthropicGoogleCloud, Foundry, Mantle};
+use renewed::NoCredential;
+use vertex::Vertex;
 
 pub use answer::{Answer, AnswerBody, AnswerError};
 pub use anthropic::answer_headers;
@@ -45,8 +50,9 @@ pub use aws::{AssumeRole, AwsConfig, AwsCredential, SessionName};
 pub use bedrock::{BedrockConfig, Guardrail};
 pub use candidates::{Candidate, Unserved};
 pub use failure::{Failed, Failure, Verdict, verdict};
-pub use messages_api::{AnthropicAwsConfig, AnthropicAwsCredential};
+pub use messages_api::{AnthropicAwsConfig, AnthropicAwsCredential, FoundryCredential};
 pub use parts::{Parts, Sent};
+pub use vertex::VertexConfig;
 
 /// One entry of `upstreams:`.
 #[derive(Debug, Clone)]
@@ -78,6 +84,12 @@ pub enum ApiConfig {
     Mantle(AwsConfig),
     /// `provider: anthropicAws`.
     AnthropicAws(AnthropicAwsConfig),
+    /// `provider: anthropicGoogleCloud`.
+    AnthropicGoogleCloud(Google),
+    /// `provider: vertex`.
+    Vertex(VertexConfig),
+    /// `provider: foundry`.
+    Foundry(FoundryCredential),
 }
 
 impl ApiConfig {
@@ -89,6 +101,9 @@ impl ApiConfig {
             Self::Bedrock(_) => Provider::Bedrock,
             Self::Mantle(_) => Provider::Mantle,
             Self::AnthropicAws(_) => Provider::AnthropicAws,
+            Self::AnthropicGoogleCloud(_) => Provider::AnthropicGoogleCloud,
+            Self::Vertex(_) => Provider::Vertex,
+            Self::Foundry(_) => Provider::Foundry,
         }
     }
 
@@ -97,7 +112,7 @@ impl ApiConfig {
     pub fn region(&self) -> Option<&str> {
         match self {
             Self::Bedrock(bedrock) => Some(&bedrock.aws.region),
-            Self::Anthropic(_) | Self::Mantle(_) | Self::AnthropicAws(_) => None,
+            _ => None,
         }
     }
 }
@@ -118,6 +133,8 @@ pub enum Credential {
     ApiKey(SecretString),
     /// `auth.oauth_token`: sent as a bearer, with the beta that allows it.
     OauthToken(SecretString),
+    /// `auth.federation_rule_id` and the keys beside it: a token exchanged for the workload's own.
+    Federation(FederationConfig),
 }
 
 /// A configured upstream that cannot be used.
@@ -239,21 +256,33 @@ impl Upstreams {
         sent: &Sent,
     ) -> Result<Answer, Failure> {
         let client = &self.client;
-        let api = match &upstream.api {
-            Api::Anthropic(api) => api,
-            // Boxed: their futures are large, and the first kind is the common one.
+        // Boxed: the futures of clouds are large, and the first kind is the common one.
+        let asking: Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send + '_>> = match &upstream.api {
+            Api::Anthropic(api) => return self.ask_anthropic(api, model_id, call, sent).await,
             Api::Bedrock(cloud) if call.endpoint == Endpoint::CountTokens => {
                 return Box::pin(bedrock::count(cloud, client, call, model_id, sent)).await;
             }
-            Api::Bedrock(cloud) => return Failure::judge(Box::pin(cloud.ask(client, call, model_id, sent)).await?),
-            Api::Mantle(cloud) => return Failure::judge(Box::pin(cloud.ask(client, call, model_id, sent)).await?),
-            Api::AnthropicAws(cloud) => {
-                return Failure::judge(Box::pin(cloud.ask(client, call, model_id, sent)).await?);
-            }
+            Api::Bedrock(cloud) => Box::pin(cloud.ask(client, call, model_id, sent)),
+            Api::Mantle(cloud) => Box::pin(cloud.ask(client, call, model_id, sent)),
+            Api::AnthropicAws(cloud) => Box::pin(cloud.ask(client, call, model_id, sent)),
+            Api::AnthropicGoogleCloud(cloud) => Box::pin(cloud.ask(client, call, model_id, sent)),
+            Api::Vertex(cloud) => Box::pin(cloud.ask(client, call, model_id, sent)),
+            Api::Foundry(cloud) => Box::pin(cloud.ask(client, call, model_id, sent)),
         };
-        let request =
-            api.request(call, model_id, sent.clone()).map_err(|error| Failure::Unsendable(error.to_string()))?;
-        let response = client.request(request).await.map_err(|error| match connect_error(&error) {
+        Failure::judge(asking.await?)
+    }
+
+    async fn ask_anthropic(
+        &self,
+        api: &Anthropic,
+        model_id: &str,
+        call: &Call<'_>,
+        sent: &Sent,
+    ) -> Result<Answer, Failure> {
+        let proof = api.proof().await.map_err(|NoCredential(why)| Failure::Uncredentialed(why))?;
+        let request = api.request(call, model_id, proof, sent.clone());
+        let request = request.map_err(|error| Failure::Unsendable(error.to_string()))?;
+        let response = self.client.request(request).await.map_err(|error| match connect_error(&error) {
             Some(error) => Failure::Unreachable(error.to_string()),
             None => Failure::Interrupted(chain(&error)),
         })?;
@@ -289,18 +318,26 @@ enum Api {
     Bedrock(Cloud<Bedrock>),
     Mantle(Cloud<Mantle>),
     AnthropicAws(Cloud<AnthropicAws>),
+    AnthropicGoogleCloud(Cloud<AnthropicGoogleCloud>),
+    Vertex(Cloud<Vertex>),
+    Foundry(Cloud<Foundry>),
 }
 
 impl Api {
     fn new(config: &Config, egress: &Egress, clock: &Arc<dyn Clock>) -> Result<Self, Invalid> {
         let name = &config.name;
         Ok(match config.api.clone() {
-            ApiConfig::Anthropic(api) => Self::Anthropic(Anthropic::new(config, &api)?),
+            ApiConfig::Anthropic(api) => Self::Anthropic(Anthropic::new(config, &api, egress, clock)?),
             ApiConfig::Bedrock(api) => Self::Bedrock(Cloud::new(config, Bedrock::new(name, api, egress, clock)?)?),
             ApiConfig::Mantle(aws) => Self::Mantle(Cloud::new(config, Mantle::new(name, aws, egress, clock)?)?),
             ApiConfig::AnthropicAws(api) => {
                 Self::AnthropicAws(Cloud::new(config, AnthropicAws::new(name, api, egress, clock)?)?)
             }
+            ApiConfig::AnthropicGoogleCloud(google) => {
+                Self::AnthropicGoogleCloud(Cloud::new(config, AnthropicGoogleCloud::new(google, egress, clock))?)
+            }
+            ApiConfig::Vertex(api) => Self::Vertex(Cloud::new(config, Vertex::new(api, egress, clock))?),
+            ApiConfig::Foundry(api) => Self::Foundry(Cloud::new(config, Foundry::new(name, api, egress, clock)?)?),
         })
     }
 }

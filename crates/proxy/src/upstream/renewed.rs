@@ -167,7 +167,7 @@ mod tests {
 
     impl Source {
         fn new() -> Self {
-            let clock = Arc::new(TestClock::new("2026-11-22T12:00:00Z".parse().unwrap()));
+            let clock = Arc::new(TestClock::at("2026-11-22T12:00:00Z".parse().unwrap()));
             Self { renewed: Renewed::new(clock.clone()), clock, calls: AtomicU32::new(0) }
         }
 

@@ -50,7 +50,9 @@ pub use aws::{AssumeRole, AwsConfig, AwsCredential, SessionName};
 pub use bedrock::{BedrockConfig, Guardrail};
 pub use candidates::{Candidate, Unserved};
 pub use failure::{Failed, Failure, Verdict, verdict};
-pub use messages_api::{AnthropicAwsConfig, AnthropicAwsCredential, FoundryCredential};
+pub use messages_api::{
+    AnthropicAwsConfig, AnthropicAwsCredential, FoundryCredential, anthropic_google_cloud_url, foundry_url,
+};
 pub use parts::{Parts, Sent};
 pub use vertex::VertexConfig;
 

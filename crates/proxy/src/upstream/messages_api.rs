@@ -50,6 +50,21 @@ pub enum FoundryCredential {
     Entra(Azure),
 }
 
+/// Where a workspace of Claude Platform on Google Cloud is served; only the location `global` is.
+/// <https://platform.claude.com/docs/en/build-with-claude/claude-models-on-google-cloud/anthropic-managed>
+#[must_use]
+pub fn anthropic_google_cloud_url(project_id: &str, workspace_id: &str) -> String {
+    let workspace = format!("projects/{project_id}/locations/global/workspaces/{workspace_id}");
+    format!("https://claude.googleapis.com/v1alpha/{workspace}/invoke")
+}
+
+/// Where a resource of Microsoft Foundry is served.
+/// <https://platform.claude.com/docs/en/build-with-claude/claude-in-microsoft-foundry>
+#[must_use]
+pub fn foundry_url(resource: &str) -> String {
+    format!("https://{resource}.services.ai.azure.com/anthropic")
+}
+
 /// Amazon Bedrock's endpoint of Anthropic's format.
 #[derive(Debug)]
 pub(super) struct Mantle {
@@ -106,25 +121,12 @@ impl AnthropicAws {
 }
 
 impl AnthropicGoogleCloud {
-    /// Where a workspace is served; only the location `global` is.
-    #[must_use]
-    pub(super) fn base_url(project_id: &str, workspace_id: &str) -> String {
-        let workspace = format!("projects/{project_id}/locations/global/workspaces/{workspace_id}");
-        format!("https://claude.googleapis.com/v1alpha/{workspace}/invoke")
-    }
-
     pub(super) fn new(google: Google, egress: &Egress, clock: &Arc<dyn Clock>) -> Self {
         Self { authority: GoogleAuthority::new(google, egress, clock) }
     }
 }
 
 impl Foundry {
-    /// Where a resource is served.
-    #[must_use]
-    pub(super) fn base_url(resource: &str) -> String {
-        format!("https://{resource}.services.ai.azure.com/anthropic")
-    }
-
     /// For the upstream `name`.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use wire::messages::read_head;
 use super::*;
 use crate::upstream::cloud::Cloud;
 use crate::upstream::credential::testing::{Bench, rsa};
-use crate::upstream::messages_api::{AnthropicGoogleCloud, Foundry};
+use crate::upstream::messages_api::{AnthropicGoogleCloud, Foundry, anthropic_google_cloud_url, foundry_url};
 use crate::upstream::tests::config;
 use crate::upstream::{FoundryCredential, Sent};
 
@@ -107,7 +107,7 @@ async fn a_stream_of_claude_platform_on_google_cloud() {
     let bench = Bench::new().await;
     let api = AnthropicGoogleCloud::new(person(&bench).await, &bench.egress, &bench.clock());
     let token = serde_json::json!({ "access_token": "t", "expires_in": 3600 });
-    let base_url = AnthropicGoogleCloud::base_url("p-1", "wrkspc_1");
+    let base_url = anthropic_google_cloud_url("p-1", "wrkspc_1");
     let body = BODY.replace("MODEL", "claude-sonnet-4-5");
     let kind = catalog::Provider::AnthropicGoogleCloud;
     let sending = outgoing(api, kind, &base_url, Endpoint::Messages, &body);
@@ -120,7 +120,7 @@ async fn a_stream_and_a_count_of_foundry() {
     let key = || FoundryCredential::ApiKey("k".into());
     let foundry = || Foundry::new("a", key(), &bench.egress, &bench.clock()).unwrap();
     let body = BODY.replace("MODEL", "claude-sonnet-4-5-20250929");
-    let base_url = Foundry::base_url("the-resource");
+    let base_url = foundry_url("the-resource");
     let kind = catalog::Provider::Foundry;
     let stream = outgoing(foundry(), kind, &base_url, Endpoint::Messages, &body).await;
     let count = outgoing(foundry(), kind, &base_url, Endpoint::CountTokens, r#"{"model":"claude-opus-5"}"#).await;
@@ -137,7 +137,7 @@ async fn foundry_takes_a_token_of_entra() {
     let azure = crate::upstream::credential::azure::Azure::from_environment(&environment).unwrap();
     let foundry = Foundry::new("a", FoundryCredential::Entra(azure), &bench.egress, &bench.clock()).unwrap();
     let token = serde_json::json!({ "access_token": "t", "expires_in": "3600" });
-    let base_url = Foundry::base_url("r");
+    let base_url = foundry_url("r");
     let body = r#"{"model":"claude-opus-5"}"#;
     let sending = outgoing(foundry, catalog::Provider::Foundry, &base_url, Endpoint::Messages, body);
     let (text, _) = tokio::join!(sending, bench.answer(200, &token));

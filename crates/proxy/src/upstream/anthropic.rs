@@ -54,7 +54,7 @@ pub(super) struct Anthropic {
 enum Proof {
     Known(HeaderName, HeaderValue),
     /// Exchanged for the workload's own token.
-    Federated(Tokens),
+    Federated(Box<Tokens>),
 }
 
 impl Proof {
@@ -81,7 +81,7 @@ impl Anthropic {
             }
             Credential::Federation(federation) => {
                 let federation = Federation::new(federation.clone(), &config.base_url);
-                Proof::Federated(Tokens::new(Source::Anthropic(federation), egress, clock))
+                Proof::Federated(Box::new(Tokens::new(Source::Anthropic(federation), egress, clock)))
             }
         };
         Ok(Self {

@@ -88,7 +88,7 @@ pub(super) struct AnthropicGoogleCloud {
 #[derive(Debug)]
 pub(super) enum Foundry {
     Key(HeaderValue),
-    Entra(Tokens),
+    Entra(Box<Tokens>),
 }
 
 impl Mantle {
@@ -144,7 +144,9 @@ impl Foundry {
                 value.set_sensitive(true);
                 Ok(Self::Key(value))
             }
-            FoundryCredential::Entra(azure) => Ok(Self::Entra(Tokens::new(Source::Azure(azure), egress, clock))),
+            FoundryCredential::Entra(azure) => {
+                Ok(Self::Entra(Box::new(Tokens::new(Source::Azure(azure), egress, clock))))
+            }
         }
     }
 }

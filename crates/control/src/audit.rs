@@ -7,6 +7,6 @@ mod event;
 mod sink;
 mod table;
 
-pub use event::{Event, InferenceEvent, LimitChange};
+pub use event::{AttemptEvent, Event, InferenceEvent, LimitChange};
 pub use sink::AuditLog;
-pub use table::{AdminChange, record_admin_change};
+pub use table::{AdminChange, AdminEvent, admin_changes, record_admin_change};

@@ -19,7 +19,7 @@ pub use ledger::{Admission, Ledger, Origin, Refusal, Reservation, Settlement, St
 pub use money::Money;
 pub use period::Period;
 pub use pool::PoolInForce;
-pub use price::{Prices, Pricing};
+pub use price::{Prices, Pricing, Quote};
 pub use report::Report;
 
 /// `admin:` and `enforcement:` as far as they concern money.

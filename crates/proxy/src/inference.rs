@@ -5,6 +5,7 @@
 mod admit;
 mod attempt;
 mod relay;
+mod seats;
 mod settle;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use settle::Tab;
 
 pub use crate::upstream::Endpoint;
 pub use relay::{Interrupted, Relay};
+pub use seats::{Full, MOST, Seats};
 
 /// What the operator decides about requests.
 #[derive(Debug, Clone)]
@@ -47,6 +49,8 @@ pub struct Inference {
     pub policies: Arc<Policies>,
     /// Who can afford it; `None` without an `admin:` section.
     pub ledger: Option<Ledger>,
+    /// How many requests are served at once.
+    pub seats: Arc<Seats>,
     /// Who answers.
     pub upstreams: Upstreams,
     /// Where it is written down.
@@ -84,6 +88,9 @@ pub struct Answer {
 /// Why there is no answer of an upstream.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
+    /// Too many requests are being served.
+    #[error(transparent)]
+    Full(#[from] Full),
     /// The body cannot be read as a request.
     #[error(transparent)]
     Body(#[from] BodyError),
@@ -166,8 +173,8 @@ impl Failure {
         match self {
             Self::Body(_) | Self::BodyCut | Self::Denied(_) | Self::Unserved(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Blocked { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Overloaded { .. } | Self::Stopping => {
+            Self::Blocked { .. } | Self::Full(Full::Person) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Overloaded { .. } | Self::Stopping | Self::Full(Full::Gateway) => {
                 StatusCode::from_u16(529).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
             }
             Self::Exhausted { .. } => StatusCode::BAD_GATEWAY,

@@ -3,6 +3,7 @@
 //! Knows how to address, authenticate and judge each of them; knows nothing of who is calling beyond plain values, and
 //! nothing of budgets or policies.
 
+mod affinity;
 mod answer;
 mod anthropic;
 mod aws;
@@ -12,6 +13,7 @@ mod candidates;
 mod cloud;
 pub mod credential;
 mod failure;
+mod health;
 mod messages_api;
 mod parts;
 mod renewed;
@@ -24,7 +26,7 @@ use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use control::clock::Clock;
@@ -35,21 +37,25 @@ use url::Url;
 use wire::catalog::{Catalog, Model, Provider};
 use wire::messages::RequestHead;
 
+use affinity::Homes;
 use anthropic::Anthropic;
 use bedrock::Bedrock;
-use cloud::Cloud;
+use cloud::{Cloud, Way};
 use credential::anthropic::FederationConfig;
 use credential::google::Google;
+use health::Health;
 use messages_api::{AnthropicAws, AnthropicGoogleCloud, Foundry, Mantle};
 use renewed::NoCredential;
 use vertex::Vertex;
 
+pub use affinity::{CACHE_LIFE, CacheKey, LONG_CACHE_LIFE};
 pub use answer::{Answer, AnswerBody, AnswerError};
 pub use anthropic::answer_headers;
 pub use aws::{AssumeRole, AwsConfig, AwsCredential, SessionName};
 pub use bedrock::{BedrockConfig, Guardrail};
-pub use candidates::{Candidate, Unserved};
-pub use failure::{Failed, Failure, Verdict, verdict};
+pub use candidates::{Candidate, Round, Unserved};
+pub use failure::{Class, Failed, FailoverOn, Failure, Trigger, Verdict, verdict};
+pub use health::{Breaker, CircuitFigures, CircuitState, Trial};
 pub use messages_api::{
     AnthropicAwsConfig, AnthropicAwsCredential, FoundryCredential, anthropic_google_cloud_url, foundry_url,
 };
@@ -71,8 +77,29 @@ pub struct Config {
     pub groups: Option<Vec<String>>,
     /// `provider`, and what only that one has.
     pub api: ApiConfig,
-    /// `timeouts.upstream_ttfb_ms`: how long it may take to send response headers; `None`: as long as it likes.
-    pub ttfb_timeout: Option<Duration>,
+    /// How long it may take.
+    pub timeouts: Timeouts,
+    /// `failover_on`: which of its failures lead to the next upstream.
+    pub failover_on: FailoverOn,
+    /// `breaker`: when it is left alone; `None`: never.
+    pub breaker: Option<Breaker>,
+}
+
+/// How long an upstream may take: `upstreams[].timeouts`, else `timeouts`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// `connect_ms`: from the lookup of its name to the end of the TLS handshake.
+    pub connect: Duration,
+    /// `ttfb_ms`: from then to its response headers; on streams of clouds, to the first event.
+    pub first_byte: Duration,
+    /// `idle_ms`: from one piece of the answer's body to the next.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(5), first_byte: Duration::from_secs(120), idle: Duration::from_secs(300) }
+    }
 }
 
 /// What is different in each provider.
@@ -205,6 +232,7 @@ pub struct Caller<'a> {
 pub struct Upstreams {
     all: Vec<Arc<Upstream>>,
     client: UpstreamClient<Parts>,
+    homes: Homes,
 }
 
 impl Upstreams {
@@ -219,7 +247,7 @@ impl Upstreams {
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, Invalid> {
         let all = configs.into_iter().map(|config| Upstream::new(config, catalog, egress, clock).map(Arc::new));
-        Ok(Self { all: all.collect::<Result<_, _>>()?, client: egress.client() })
+        Ok(Self { all: all.collect::<Result<_, _>>()?, client: egress.client(), homes: Homes::default() })
     }
 
     /// How many are configured.
@@ -236,6 +264,32 @@ impl Upstreams {
         candidates::candidates(&self.all, model, requested, groups)
     }
 
+    /// The state of every circuit, and what its attempts came to.
+    #[must_use]
+    pub fn figures(&self) -> Vec<CircuitFigures> {
+        self.all.iter().flat_map(|upstream| upstream.health.figures()).collect()
+    }
+
+    /// The key of a session's cache of a model.
+    #[must_use]
+    pub fn cache_key(&self, sub: &str, session: &str, model: &str) -> CacheKey {
+        self.homes.key(sub, session, model)
+    }
+
+    /// The upstream that holds the cache, if that is not where the session would go anyway.
+    #[must_use]
+    pub fn home(&self, key: CacheKey, now: Instant) -> Option<Arc<Upstream>> {
+        self.homes.find(key, now)
+    }
+
+    /// `upstream` holds the cache until then; `None`: it is the one where the session would go anyway.
+    pub fn settle_at(&self, key: CacheKey, upstream: Option<&Arc<Upstream>>, until: Instant) {
+        match upstream {
+            Some(upstream) => self.homes.keep(key, upstream, until),
+            None => self.homes.forget(key),
+        }
+    }
+
     /// Asks one upstream, once. `sent` tells whether it has the whole request; dropping the future takes it back by
     /// closing the connection.
     ///
@@ -244,10 +298,8 @@ impl Upstreams {
     pub async fn ask(&self, candidate: &Candidate, call: &Call<'_>, sent: &Sent) -> Result<Answer, Failure> {
         let upstream = &candidate.upstream;
         let asking = self.exchange(upstream, &candidate.model_id, call, sent);
-        match upstream.ttfb_timeout {
-            Some(budget) => tokio::time::timeout(budget, asking).await.unwrap_or(Err(Failure::Silent(budget))),
-            None => asking.await,
-        }
+        let budget = upstream.timeouts.first_byte;
+        tokio::time::timeout(budget, asking).await.unwrap_or(Err(Failure::Silent(budget)))
     }
 
     async fn exchange(
@@ -257,26 +309,28 @@ impl Upstreams {
         call: &Call<'_>,
         sent: &Sent,
     ) -> Result<Answer, Failure> {
-        let client = &self.client;
-        // Boxed: the futures of clouds are large, and the first kind is the common one.
+        let Timeouts { connect, idle, .. } = upstream.timeouts;
+        let way = Way { client: &self.client, connect, idle };
+        // Boxed: the clouds' futures are large, and the first kind is the common one.
         let asking: Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send + '_>> = match &upstream.api {
-            Api::Anthropic(api) => return self.ask_anthropic(api, model_id, call, sent).await,
+            Api::Anthropic(api) => return self.exchange_with(api, upstream, model_id, call, sent).await,
             Api::Bedrock(cloud) if call.endpoint == Endpoint::CountTokens => {
-                return Box::pin(bedrock::count(cloud, client, call, model_id, sent)).await;
+                Box::pin(bedrock::count(cloud, way, call, model_id, sent))
             }
-            Api::Bedrock(cloud) => Box::pin(cloud.ask(client, call, model_id, sent)),
-            Api::Mantle(cloud) => Box::pin(cloud.ask(client, call, model_id, sent)),
-            Api::AnthropicAws(cloud) => Box::pin(cloud.ask(client, call, model_id, sent)),
-            Api::AnthropicGoogleCloud(cloud) => Box::pin(cloud.ask(client, call, model_id, sent)),
-            Api::Vertex(cloud) => Box::pin(cloud.ask(client, call, model_id, sent)),
-            Api::Foundry(cloud) => Box::pin(cloud.ask(client, call, model_id, sent)),
+            Api::Bedrock(cloud) => Box::pin(cloud.ask(way, call, model_id, sent)),
+            Api::Mantle(cloud) => Box::pin(cloud.ask(way, call, model_id, sent)),
+            Api::AnthropicAws(cloud) => Box::pin(cloud.ask(way, call, model_id, sent)),
+            Api::AnthropicGoogleCloud(cloud) => Box::pin(cloud.ask(way, call, model_id, sent)),
+            Api::Vertex(cloud) => Box::pin(cloud.ask(way, call, model_id, sent)),
+            Api::Foundry(cloud) => Box::pin(cloud.ask(way, call, model_id, sent)),
         };
-        Failure::judge(asking.await?)
+        Failure::judge(asking.await?, &upstream.failover_on)
     }
 
-    async fn ask_anthropic(
+    async fn exchange_with(
         &self,
         api: &Anthropic,
+        upstream: &Upstream,
         model_id: &str,
         call: &Call<'_>,
         sent: &Sent,
@@ -284,15 +338,18 @@ impl Upstreams {
         let proof = api.proof().await.map_err(|NoCredential(why)| Failure::Uncredentialed(why))?;
         let request = api.request(call, model_id, proof, sent.clone());
         let request = request.map_err(|error| Failure::Unsendable(error.to_string()))?;
-        let response = self.client.request(request).await.map_err(|error| match connect_error(&error) {
-            Some(error) => Failure::Unreachable(error.to_string()),
-            None => Failure::Interrupted(chain(&error)),
-        })?;
-        let mut answer = Failure::judge(Answer::arriving(response))?;
+        let response =
+            self.client.request_within(request, upstream.timeouts.connect).await.map_err(
+                |error| match connect_error(&error) {
+                    Some(error) => Failure::Unreachable(error.to_string()),
+                    None => Failure::Interrupted(chain(&error)),
+                },
+            )?;
+        let mut answer = Failure::judge(Answer::arriving(response), &upstream.failover_on)?;
         if answer.status() == StatusCode::BAD_REQUEST {
             let message = answer.error_message().await.map_err(|error| Failure::Interrupted(chain(&error)))?;
             if message.is_some_and(|message| failure::is_usage_limit(&message)) {
-                return Err(Failure::Status(Box::new(answer)));
+                return Err(Failure::Spent(Box::new(answer)));
             }
         }
         Ok(answer)
@@ -306,7 +363,9 @@ pub struct Upstream {
     /// Catalogue ids; `None`: all.
     models: Option<HashSet<String>>,
     groups: Option<Vec<String>>,
-    ttfb_timeout: Option<Duration>,
+    timeouts: Timeouts,
+    failover_on: FailoverOn,
+    health: Health,
     provider: Provider,
     region: Option<String>,
     api: Api,
@@ -349,10 +408,12 @@ impl Upstream {
         let api = Api::new(&config, egress, clock)?;
         let ids = |listed: Vec<String>| listed.iter().filter_map(|id| Some(catalog.resolve(id)?.id.clone())).collect();
         Ok(Self {
+            health: Health::new(config.name.clone(), config.breaker, Arc::clone(clock)),
             name: config.name,
             models: config.models.map(ids),
             groups: config.groups,
-            ttfb_timeout: config.ttfb_timeout,
+            timeouts: config.timeouts,
+            failover_on: config.failover_on,
             provider: config.api.provider(),
             region: config.api.region().map(str::to_owned),
             api,
@@ -364,6 +425,23 @@ impl Upstream {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How long its answers may pause.
+    #[must_use]
+    pub fn idle_timeout(&self) -> Duration {
+        self.timeouts.idle
+    }
+
+    /// Whether the next upstream is asked after this failure of it.
+    #[must_use]
+    pub fn fails_over_on(&self, failure: &Failure) -> bool {
+        self.failover_on.includes(failure)
+    }
+
+    /// Its answer broke off. `model_id` is what it calls the model.
+    pub fn broke_off(&self, model_id: &str) {
+        self.health.broke_off(model_id);
     }
 
     /// An answer of it said nothing of its usage. Logged once: it will hardly be the last.
@@ -400,7 +478,9 @@ mod tests {
                 credential: Credential::ApiKey("sk-test".into()),
                 forward_user_identity: false,
             }),
-            ttfb_timeout: None,
+            timeouts: Timeouts::default(),
+            failover_on: FailoverOn::default(),
+            breaker: Some(Breaker::default()),
         }
     }
 

@@ -15,7 +15,7 @@ use control::limit::Counters;
 use control::policy::Policies;
 use control::spend::{Caps, Ledger, Prices, Report};
 use control::store::Store;
-use proxy::inference::{self, Inference};
+use proxy::inference::{self, Inference, Seats};
 use proxy::otlp;
 use proxy::upstream::Upstreams;
 use tokio_util::sync::CancellationToken;
@@ -98,7 +98,8 @@ pub fn check(loaded: Loaded) -> anyhow::Result<Vec<String>> {
     let Loaded { config, warnings, .. } = loaded;
     let catalog = Arc::new(Catalog::new(config.models, config.auto_include_builtin_models)?);
     let egress = Egress::new(&config.connect).map_err(|error| anyhow!(error))?;
-    Upstreams::new(config.upstreams, &catalog, &egress).map_err(|error| anyhow!("{error}"))?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    Upstreams::new(config.upstreams, &catalog, &egress, &clock).map_err(|error| anyhow!("{error}"))?;
     let (_, of_policies) = Policies::compile(config.policy, catalog);
     Ok(warnings.iter().map(ToString::to_string).chain(of_policies.iter().map(ToString::to_string)).collect())
 }
@@ -216,7 +217,7 @@ impl Building {
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
         let blocked_message = config.admin.as_ref().and_then(|admin| admin.spend.blocked_message.clone());
-        let (ledger, admin) = match config.admin {
+        let (ledger, report, admin) = match config.admin {
             Some(admin) => {
                 let admins = Admins {
                     keys: admin.keys.clone(),
@@ -227,12 +228,15 @@ impl Building {
                 };
                 let (ledger, caps, report) = self.money(&admin, Prices::new(config.pricing)).await?;
                 let sessions = sign_in.sessions().clone();
-                let surface = admin::routes(Arc::new(admins), caps, report, sessions, self.audit.clone());
-                (Some(ledger), surface)
+                let surface = admin::routes(Arc::new(admins), caps, report.clone(), sessions, self.audit.clone());
+                (Some(ledger), Some(report), surface)
             }
-            None => (None, Router::new()),
+            None => (None, None, Router::new()),
         };
-        let upstreams = Upstreams::new(config.upstreams, &catalog, &egress).map_err(|error| anyhow!("{error}"))?;
+        let upstreams = Upstreams::new(config.upstreams, &catalog, &egress, &self.clock);
+        let upstreams = upstreams.map_err(|error| anyhow!("{error}"))?;
+        let limits = &config.limits;
+        let seats = Seats::new(limits.max_concurrent_requests, limits.max_concurrent_per_user);
         let inference = Inference {
             config: inference::Config {
                 max_request_bytes: config.limits.max_request_bytes,
@@ -240,6 +244,7 @@ impl Building {
             },
             policies: Arc::clone(&policies),
             ledger,
+            seats: Arc::new(seats),
             upstreams,
             audit: self.audit.clone(),
             clock: Arc::clone(&self.clock),
@@ -274,6 +279,7 @@ impl Building {
             open: health::routes(Arc::new(readiness)).merge(documents::routes(landing)).merge(open),
             guarded: http::inference::messages::routes(Arc::new(inference), blocked_message, cut_by)
                 .merge(http::inference::models::routes(Arc::clone(&policies)))
+                .merge(http::inference::usage::routes(report))
                 .merge(managed::routes(policies, self.audit.clone()))
                 .merge(http::otlp::routes(Arc::new(relay), largest)),
             admin,
@@ -355,7 +361,8 @@ fn shown(server: &Server, tls: bool) -> String {
 /// What an operator looks for first.
 fn summary(config: &Config) -> Vec<String> {
     let list = |names: &[String], none: &str| if names.is_empty() { none.to_owned() } else { names.join(", ") };
-    let upstreams: Vec<String> = config.upstreams.iter().map(|up| format!("{}(anthropic)", up.name)).collect();
+    let upstreams: Vec<String> =
+        config.upstreams.iter().map(|up| format!("{}({})", up.name, up.api.provider().as_str())).collect();
     let proxies = config.listen.trusted_proxies.len();
     let client_ips = match proxies {
         0 => "client IPs: the connection's peer; X-Forwarded-For is ignored".to_owned(),

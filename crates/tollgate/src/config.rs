@@ -6,6 +6,7 @@
 mod access;
 mod admin;
 mod environment;
+mod failover;
 mod headers;
 mod json;
 pub mod listen;

@@ -38,14 +38,7 @@ impl Default for Table {
 /// What that provider is known to refuse.
 #[must_use]
 pub fn table(provider: Provider) -> Table {
-    let name = match provider {
-        Provider::Bedrock => "bedrock",
-        Provider::Vertex => "vertex",
-        Provider::Mantle => "mantle",
-        Provider::Foundry => "foundry",
-        Provider::Anthropic | Provider::AnthropicAws | Provider::AnthropicGoogleCloud => return Table::default(),
-    };
-    TABLE.providers.get(name).map_or_else(Table::default, |row| Table {
+    TABLE.providers.get(provider.as_str()).map_or_else(Table::default, |row| Table {
         betas: &row.betas.0,
         fields: &row.fields.0,
         tool_fields: &row.tool_fields.0,

@@ -32,6 +32,22 @@ pub enum Provider {
     Foundry,
 }
 
+impl Provider {
+    /// As it is written in `upstreams[].provider`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Anthropic => "anthropic",
+            Self::Bedrock => "bedrock",
+            Self::Mantle => "mantle",
+            Self::AnthropicAws => "anthropicAws",
+            Self::AnthropicGoogleCloud => "anthropicGoogleCloud",
+            Self::Vertex => "vertex",
+            Self::Foundry => "foundry",
+        }
+    }
+}
+
 /// Prices of one class of tokens, in nano-dollars per million tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
@@ -76,9 +92,6 @@ pub struct Model {
     pub max_input_tokens: Option<u64>,
     /// Whether `/v1/models` lists it.
     pub listed: bool,
-    /// List price of the built-in it is filed under, else of the first built-in it maps to, else the unknown tier. What one
-    /// upstream costs is [`Model::price_on`].
-    pub price: Price,
     /// `models[].upstream_model`: upstream name to the id sent there.
     pub upstream_model: HashMap<String, String>,
     builtin: Option<&'static Builtin>,
@@ -96,14 +109,14 @@ impl Model {
         self.builtin?.id_on(provider, region).map(Cow::Borrowed)
     }
 
-    /// List price on that upstream: of the built-in this id is filed under, else of the built-in that the mapped id names.
-    /// `None` means the unknown tier ([`Catalog::unknown_price`]) and deserves a warning.
+    /// What its list price is where an upstream is asked for it as `sent`: that of the built-in which some provider calls
+    /// so, else of the built-in this model is filed under. `None` means the unknown tier ([`Catalog::unknown_price`]) and
+    /// deserves a warning.
     #[must_use]
-    pub fn price_on(&self, upstream_name: &str) -> Option<&Price> {
-        match self.builtin {
-            Some(builtin) => Some(&builtin.price),
-            None => BUILTIN.price_of(self.upstream_model.get(upstream_name)?),
-        }
+    pub fn listed_as(&self, sent: &str) -> Option<Listed> {
+        let own = self.builtin.filter(|builtin| builtin.spellings().contains(&sent));
+        let listed = own.or_else(|| BUILTIN.by_upstream_id(sent)).or(self.builtin)?;
+        Some(Listed { canonical: &listed.canonical, price: &listed.price })
     }
 
     fn from_builtin(builtin: &'static Builtin) -> Self {
@@ -115,7 +128,6 @@ impl Model {
             description: None,
             max_input_tokens: builtin.max_input_tokens,
             listed: builtin.listed,
-            price: builtin.price.clone(),
             upstream_model: HashMap::new(),
             builtin: Some(builtin),
         }
@@ -123,14 +135,6 @@ impl Model {
 
     fn from_custom(custom: CustomModel) -> Self {
         let builtin = BUILTIN.by_spelling(&custom.id);
-        let price = match builtin {
-            Some(builtin) => Some(&builtin.price),
-            None => {
-                let mut mapped: Vec<_> = custom.upstream_model.iter().collect();
-                mapped.sort_unstable();
-                mapped.into_iter().find_map(|(_, id)| BUILTIN.price_of(id))
-            }
-        };
         Self {
             canonical: builtin.map(|builtin| builtin.canonical.clone()),
             family: builtin.map(|builtin| builtin.family.clone()),
@@ -138,12 +142,20 @@ impl Model {
             description: custom.description,
             max_input_tokens: builtin.and_then(|builtin| builtin.max_input_tokens),
             listed: true,
-            price: price.unwrap_or(&BUILTIN.unknown).clone(),
             upstream_model: custom.upstream_model,
             id: custom.id,
             builtin,
         }
     }
+}
+
+/// A built-in model whose list price applies.
+#[derive(Debug, Clone, Copy)]
+pub struct Listed {
+    /// Its canonical id.
+    pub canonical: &'static str,
+    /// Its list price.
+    pub price: &'static Price,
 }
 
 /// A `models:` entry of the configuration.
@@ -157,6 +169,14 @@ pub struct CustomModel {
     pub description: Option<String>,
     /// Upstream name to the id sent there; at least one.
     pub upstream_model: HashMap<String, String>,
+}
+
+impl CustomModel {
+    /// Whether it has a list price where an upstream is asked for it as `sent`; see [`Model::listed_as`].
+    #[must_use]
+    pub fn is_listed_as(&self, sent: &str) -> bool {
+        BUILTIN.by_upstream_id(sent).or_else(|| BUILTIN.by_spelling(&self.id)).is_some()
+    }
 }
 
 /// Why a `models:` list cannot become a catalogue.
@@ -219,14 +239,22 @@ impl Catalog {
 
     /// The price of an id that no list names.
     #[must_use]
-    pub fn unknown_price() -> Price {
-        BUILTIN.unknown.clone()
+    pub fn unknown_price() -> &'static Price {
+        &BUILTIN.unknown
     }
 
-    /// List price of the built-in that some provider calls by that id.
+    /// Whether a client, a provider or the configuration may call one of these models so, in any letter case.
     #[must_use]
-    pub fn price_of_upstream_id(&self, id: &str) -> Option<&Price> {
-        BUILTIN.price_of(id)
+    pub fn knows(&self, id: &str) -> bool {
+        let named = BUILTIN.by_upstream_id(id).map(|builtin| &builtin.canonical);
+        self.models.iter().any(|model| {
+            let is_sent = |sent: &String| {
+                let listed = BUILTIN.by_upstream_id(sent).map(|builtin| &builtin.canonical);
+                sent.eq_ignore_ascii_case(id) || listed.is_some_and(|canonical| canonical.eq_ignore_ascii_case(id))
+            };
+            let is_called = named.is_some() && model.canonical.as_ref() == named;
+            is_called || model.id.eq_ignore_ascii_case(id) || model.upstream_model.values().any(is_sent)
+        })
     }
 
     /// Nano-dollars per `server_tool_use.web_search_requests`.

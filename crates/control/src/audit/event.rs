@@ -273,6 +273,22 @@ pub struct LimitChange<'a> {
     pub pooled_budget: Option<serde_json::Value>,
 }
 
+/// What asking one upstream came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct AttemptEvent<'a> {
+    /// Its name.
+    pub upstream: &'a str,
+    /// `served`; what kept it from serving: `connect`, `timeout`, `broken`, `credential`, `usage_limit`, `not_found`,
+    /// `rate_limit`, `overload`, `server_error`, `model`, `first_frame`, `status`, `unsendable`; or, when nobody waited
+    /// for it any more, the request's own outcome.
+    pub ended: &'a str,
+    /// The status of its answer, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Milliseconds until its response headers, or until it was given up.
+    pub ms: u64,
+}
+
 /// How an inference request ended (contract A1 and R39).
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct InferenceEvent<'a> {
@@ -316,6 +332,9 @@ pub struct InferenceEvent<'a> {
     pub session_id: Option<&'a str>,
     /// How many upstreams were asked.
     pub attempts: u32,
+    /// What each of them came to, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<AttemptEvent<'a>>,
     /// Billing group named by the request's tags, when it is one of the caller's groups.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub billing_group: Option<&'a str>,

@@ -1,9 +1,10 @@
 //! The table of administrative changes, written in the transaction of the change itself.
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::store::{StoreError, Tx};
+use crate::clock::rfc3339_ms;
+use crate::store::{Row, Store, StoreError, Tx};
 
 /// What an administrator changed.
 #[derive(Debug, Clone)]
@@ -41,4 +42,79 @@ pub async fn record_admin_change(tx: &mut Tx, change: &AdminChange<'_>) -> Resul
         after.as_ref().into(),
     ];
     tx.execute(RECORD, &params).await.map(|_| ())
+}
+
+/// What stands in the table of one change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdminEvent {
+    /// Counts up; a later change has a greater one.
+    pub id: i64,
+    at: Timestamp,
+    actor: String,
+    action: String,
+    target: String,
+    before: Option<Value>,
+    after: Option<Value>,
+    reason: Option<String>,
+}
+
+impl AdminEvent {
+    /// The event as the admin API writes it (contract B8).
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({
+            "type": "audit_event",
+            "id": self.id.to_string(),
+            "created_at": rfc3339_ms(self.at),
+            "actor": self.actor,
+            "action": self.action,
+            "target_id": self.target,
+            "before": self.before,
+            "after": self.after,
+            "reason": self.reason,
+        })
+    }
+}
+
+/// `$2` is what the action begins with.
+const PAGE: &str = "SELECT id, at, actor, action, target, before, after, reason FROM admin_audit
+    WHERE id < $1 AND SUBSTR(action, 1, LENGTH($2)) = $2 ORDER BY id DESC LIMIT $3";
+
+/// The latest changes, newest first, whose action begins with `kind`: those older than `after`, `limit` at most; and
+/// whether there are more.
+///
+/// # Errors
+/// When the database does not answer, or holds a row that cannot be.
+pub async fn admin_changes(
+    store: &Store,
+    kind: &str,
+    after: Option<i64>,
+    limit: usize,
+) -> Result<(Vec<AdminEvent>, bool), StoreError> {
+    let one_more = i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX);
+    let params = [after.unwrap_or(i64::MAX).into(), kind.into(), one_more.into()];
+    let rows = store.fetch(PAGE, &params).await?;
+    let mut events: Vec<AdminEvent> = rows.iter().map(read).collect::<Result<_, _>>()?;
+    let has_more = events.len() > limit;
+    events.truncate(limit);
+    Ok((events, has_more))
+}
+
+fn read(row: &Row) -> Result<AdminEvent, StoreError> {
+    let id = row.int(0)?;
+    let wrong = |column: &str| StoreError::inconsistent(format!("admin_audit.{column} of {id}"));
+    let state = |column: usize| {
+        let text = row.text_or_null(column)?;
+        text.map(|text| serde_json::from_str(text).map_err(|_| wrong("before or after"))).transpose()
+    };
+    Ok(AdminEvent {
+        id,
+        at: Timestamp::from_millisecond(row.int(1)?).map_err(|_| wrong("at"))?,
+        actor: row.text(2)?.to_owned(),
+        action: row.text(3)?.to_owned(),
+        target: row.text(4)?.to_owned(),
+        before: state(5)?,
+        after: state(6)?,
+        reason: row.text_or_null(7)?.map(str::to_owned),
+    })
 }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::{HOST, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
@@ -23,6 +24,9 @@ use crate::clock::{Clock, SystemClock};
 
 /// Shorter than the idle timeouts of common load balancers, so that a kept connection is not found dead.
 const KEEP: Duration = Duration::from_secs(50);
+
+/// What the connector allows itself for a connection; a budget above it changes nothing.
+const LONGEST_CONNECT: Duration = Duration::from_secs(10);
 
 /// A client for requests with bodies of type `B`; cheap to clone, clones share their connections. It follows no redirects
 /// and never sends a request twice.
@@ -59,6 +63,12 @@ pub struct ResponseBody {
 /// A connection that waits for its next request.
 struct Idle<B: Body + 'static> {
     connections: Mutex<HashMap<Key, Vec<Kept<B>>>>,
+}
+
+/// No answer; with the request, where not a byte of it was written.
+struct Unanswered<B> {
+    why: RequestError,
+    unsent: Option<Request<B>>,
 }
 
 type Key = (Scheme, Authority);
@@ -101,14 +111,41 @@ where
     ///
     /// # Errors
     /// [`RequestError`].
-    pub async fn request(&self, mut request: Request<B>) -> Result<Response<ResponseBody>, RequestError> {
+    pub async fn request(&self, request: Request<B>) -> Result<Response<ResponseBody>, RequestError> {
+        self.request_within(request, LONGEST_CONNECT).await
+    }
+
+    /// As [`UpstreamClient::request`]; a connection that has to be made is made within `connect_budget`.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn request_within(
+        &self,
+        mut request: Request<B>,
+        connect_budget: Duration,
+    ) -> Result<Response<ResponseBody>, RequestError> {
         let key = address(&mut request)?;
-        let wire = match self.idle.take(&key) {
-            Some(wire) => wire,
-            None => self.connect(&key).await?,
-        };
+        if let Some(kept) = self.idle.take(&key) {
+            match self.exchange(kept, request, &key).await {
+                // It ended before a byte of the request was written, so nobody has seen it.
+                Err(Unanswered { unsent: Some(unsent), .. }) => request = unsent,
+                answered => return answered.map_err(|unanswered| unanswered.why),
+            }
+        }
+        let connecting = tokio::time::timeout(connect_budget, self.connect(&key)).await;
+        let timed_out = || RequestError::Connect(ConnectError::TimedOut { host: key.1.host().to_owned() });
+        let wire = connecting.unwrap_or_else(|_| Err(timed_out()))?;
+        self.exchange(wire, request, &key).await.map_err(|unanswered| unanswered.why)
+    }
+
+    async fn exchange(
+        &self,
+        wire: Wire<B>,
+        request: Request<B>,
+        key: &Key,
+    ) -> Result<Response<ResponseBody>, Unanswered<B>> {
         let Wire { mut sender, mut connection } = wire;
-        let mut answering = Box::pin(sender.send_request(request));
+        let mut answering = Box::pin(sender.try_send_request(request));
         // The request is on its way only while somebody drives the connection.
         let exchange = std::future::poll_fn(|cx| {
             let closed = connection.as_mut().poll(cx).is_ready();
@@ -119,10 +156,24 @@ where
             }
         });
         let (answer, closed) = exchange.await;
+        // Once it is gone, it has handed back what it had not taken up.
+        let open = (!closed).then_some(connection);
+        let answer = match answer {
+            Some(answer) => Some(answer),
+            None => answering.as_mut().now_or_never(),
+        };
         drop(answering);
-        let response = answer.ok_or(RequestError::Closed)??;
-        let driver = || Driver { wire: Wire { sender, connection }, key, idle: Arc::clone(&self.idle) };
-        let driver = (!closed).then(|| Box::new(driver()) as Box<dyn Drive>);
+        let response = match answer {
+            Some(Ok(response)) => response,
+            Some(Err(mut error)) => {
+                let unsent = error.take_message();
+                return Err(Unanswered { why: RequestError::Exchange(error.into_error()), unsent });
+            }
+            None => return Err(Unanswered { why: RequestError::Closed, unsent: None }),
+        };
+        let driver =
+            |connection| Driver { wire: Wire { sender, connection }, key: key.clone(), idle: self.idle.clone() };
+        let driver = open.map(|connection| Box::new(driver(connection)) as Box<dyn Drive>);
         Ok(response.map(|incoming| ResponseBody { incoming, driver }))
     }
 
@@ -278,5 +329,69 @@ impl<B: Body + 'static> fmt::Debug for UpstreamClient<B> {
 impl fmt::Debug for ResponseBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseBody").field("incoming", &self.incoming).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use http_body_util::{BodyExt, Full};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::{Config, Egress};
+    use super::*;
+
+    const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+    /// Answers one request on each connection it is offered, and says when it has closed it.
+    async fn answer_one(listener: &TcpListener) -> tokio::net::TcpStream {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut read = Vec::new();
+        while !read.ends_with(b"{}") {
+            assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0);
+        }
+        stream.write_all(ANSWER.as_bytes()).await.unwrap();
+        stream
+    }
+
+    #[tokio::test]
+    async fn a_request_for_which_its_kept_connection_ended_before_a_byte_of_it_goes_out_on_a_new_one() {
+        let egress = Egress::new(&Config { allow_loopback: true, proxy: None }).unwrap();
+        let client = egress.client::<Full<Bytes>>();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let request = || Request::post(&url).body(Full::new(Bytes::from_static(b"{}"))).unwrap();
+        let (answer, stream) = tokio::join!(client.request(request()), answer_one(&listener));
+        assert_eq!(answer.unwrap().collect().await.unwrap().to_bytes(), "ok");
+        let mut asked = request();
+        let key = address(&mut asked).unwrap();
+        let kept = client.idle.take(&key).unwrap();
+        drop(stream);
+        // Whoever looked a moment ago found it good; the runtime has heard of its end since.
+        tokio::task::yield_now().await;
+        let unanswered = client.exchange(kept, asked, &key).await.err().unwrap();
+        assert!(unanswered.unsent.is_some(), "{}", unanswered.why);
+        let (answer, _stream) = tokio::join!(client.request(request()), answer_one(&listener));
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_written_is_never_sent_again() {
+        let egress = Egress::new(&Config { allow_loopback: true, proxy: None }).unwrap();
+        let client = egress.client::<Full<Bytes>>();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let request = || Request::post(&url).body(Full::new(Bytes::from_static(b"{}"))).unwrap();
+        let (answer, mut stream) = tokio::join!(client.request(request()), answer_one(&listener));
+        assert_eq!(answer.unwrap().collect().await.unwrap().to_bytes(), "ok");
+        let (refused, ()) = tokio::join!(client.request(request()), async {
+            let mut read = Vec::new();
+            while !read.ends_with(b"{}") {
+                assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0);
+            }
+            drop(stream);
+        });
+        assert!(refused.is_err());
     }
 }

@@ -180,7 +180,9 @@ impl Listed {
     #[must_use]
     pub fn to_json(&self) -> Value {
         let mut json = self.cap.to_json();
+        json["type"] = "spend_limit".into();
         if self.cap.pool.is_some() {
+            json["pooled_budget"]["currency"] = "USD".into();
             json["pooled_budget"]["period_to_date_spend"] = self.pool_spent.cents_rounded().into();
         }
         json
@@ -188,12 +190,11 @@ impl Listed {
 }
 
 impl Cap {
-    /// The cap as the admin API writes it (contract B8), as far as administrators decide it: amounts are whole cents as
-    /// text.
+    /// The cap as its audit keeps it (contract B8), which is as far as administrators decide it: amounts are whole cents
+    /// as text.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let mut json = json!({
-            "type": "spend_limit",
             "id": self.id,
             "created_at": rfc3339_ms(self.created_at),
             "updated_at": rfc3339_ms(self.updated_at),

@@ -28,7 +28,7 @@ use self::batch::{Ask, Entry, Outcome, Record, Settle, Verdict};
 use self::local::{Accounts, Wanted};
 use super::estimate::Estimates;
 use super::period::Keys;
-use super::{Caps, Config, Money, Prices, table};
+use super::{Caps, Config, Money, Prices, Quote, table};
 use crate::clock::Clock;
 use crate::identity::Principal;
 use crate::policy::permit::Permit;
@@ -72,8 +72,8 @@ pub struct Admission {
     pub body_bytes: u64,
     /// `max_tokens`: no more output tokens than this.
     pub max_tokens: Option<u64>,
-    /// Names of the upstreams that may serve it.
-    pub upstreams: Vec<String>,
+    /// What it costs on each of the upstreams that may serve it; see [`Ledger::quote`].
+    pub quotes: Vec<Quote>,
     /// What its usage row says of where it comes from.
     pub origin: Origin,
 }
@@ -100,6 +100,7 @@ pub struct Origin {
 pub struct Reservation {
     shared: Arc<Shared>,
     record: Arc<Record>,
+    quotes: Vec<Quote>,
     amount: Money,
     standing: Option<Arc<Standing>>,
     ended: bool,
@@ -216,13 +217,21 @@ impl Ledger {
         }
     }
 
+    /// What the permitted request costs on `upstream`, which is asked for the model as `sent`. `asked` is the client's word
+    /// for it.
+    #[must_use]
+    pub fn quote(&self, permit: &Permit, asked: &str, upstream: &str, sent: &str) -> Quote {
+        self.shared.prices.quote(asked, permit.model(), upstream, sent)
+    }
+
     /// Sets money aside for a request, or says why not.
     ///
     /// # Errors
     /// When a cap stands in the way.
     pub async fn reserve(&self, permit: &Permit, admission: Admission) -> Result<Reservation, Refusal> {
         let model = permit.model();
-        let bound = self.shared.prices.bound(&admission.upstreams, model, admission.body_bytes, admission.max_tokens);
+        let bounds = admission.quotes.iter().map(|quote| quote.bound(admission.body_bytes, admission.max_tokens));
+        let bound = bounds.max().unwrap_or(Money::ZERO);
         let amount = self.shared.estimates().expected(&model.id, admission.body_bytes, bound);
         let now = self.shared.clock.now();
         let keys = self.shared.keys(now);
@@ -249,7 +258,8 @@ impl Ledger {
                 standing
             }
         };
-        Ok(Reservation { shared: Arc::clone(&self.shared), record, amount, standing, ended: false })
+        let (shared, quotes) = (Arc::clone(&self.shared), admission.quotes);
+        Ok(Reservation { shared, record, quotes, amount, standing, ended: false })
     }
 
     async fn ask(&self, record: &Arc<Record>, amount: Money) -> Result<Option<Standing>, Refusal> {
@@ -312,7 +322,12 @@ impl Reservation {
     /// What `usage` costs on `upstream`.
     #[must_use]
     pub fn charge(&self, upstream: &str, usage: &Usage) -> Money {
-        self.shared.prices.charge(upstream, &self.record.model, usage)
+        self.quote(upstream).map_or(Money::ZERO, |quote| quote.charge(usage))
+    }
+
+    /// What that upstream quoted. Only those that did are asked.
+    fn quote(&self, upstream: &str) -> Option<&Quote> {
+        self.quotes.iter().find(|quote| quote.upstream() == upstream)
     }
 
     /// The usage to assume when a request was sent and no word of its tokens ever came (R18): its prompt, by size.
@@ -324,11 +339,11 @@ impl Reservation {
     /// Swaps the reservation for the real charge and returns it. Takes effect exactly once, also when the process dies
     /// right after (then at the estimate).
     pub fn settle(mut self, settlement: Settlement) -> Money {
-        let (model, usage) = (&self.record.model, &settlement.usage);
+        let (record, usage) = (&self.record, &settlement.usage);
         let charge = self.charge(&settlement.upstream, usage);
-        if !settlement.estimated {
-            let (prompt, answer) = self.shared.prices.charge_parts(&settlement.upstream, model, usage);
-            self.shared.estimates().learn(&model.id, self.record.body_bytes, prompt, answer);
+        if let Some(quote) = self.quote(&settlement.upstream).filter(|_| !settlement.estimated) {
+            let (prompt, answer) = quote.charge_parts(usage);
+            self.shared.estimates().learn(&record.model.id, record.body_bytes, prompt, answer);
         }
         let outcome = Outcome {
             upstream: Some(settlement.upstream),

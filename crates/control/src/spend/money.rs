@@ -51,6 +51,12 @@ impl Money {
         decimal(i128::from(self.0), 1_000_000_000, 9)
     }
 
+    /// Whole US cents, what is less than one left out.
+    #[must_use]
+    pub const fn whole_cents(self) -> i64 {
+        self.0.div_euclid(CENT)
+    }
+
     /// US cents rounded to two decimals, without trailing zeros: `1.2`, `0.37`.
     #[must_use]
     pub fn cents_rounded(self) -> String {

@@ -55,7 +55,7 @@ impl Pool {
     /// What an administrative change and its log line say of it.
     #[must_use]
     pub fn to_json(self) -> Value {
-        json!({"amount": self.cents.to_string(), "paused": self.paused, "currency": "USD"})
+        json!({"amount": self.cents.to_string(), "paused": self.paused})
     }
 }
 

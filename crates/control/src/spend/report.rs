@@ -5,9 +5,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::ledger::account_of;
+use super::cap::InForce;
+use super::ledger::{Standing, account_of};
 use super::period::Keys;
 use super::{Cap, Caps, Money, Period, table};
+use crate::audit;
 use crate::clock::Clock;
 use crate::identity::Principal;
 use crate::store::{Store, StoreError};
@@ -75,6 +77,26 @@ pub struct EffectivePage {
     pub next: Option<Order>,
 }
 
+/// What a principal has spent, and where it stands against each of its caps.
+#[derive(Debug, Clone)]
+pub struct Standings {
+    /// Spent in the current [`Period`]s, shortest first.
+    pub spent: [Money; 3],
+    /// One for each cap in force, shortest period first.
+    pub caps: Vec<Standing>,
+}
+
+impl Standings {
+    /// The cap that a client is told about (contract B7): of those that are exhausted the one that resets last, else the
+    /// fullest.
+    #[must_use]
+    pub fn described(&self) -> Option<&Standing> {
+        let exhausted = self.caps.iter().filter(|standing| standing.is_exhausted());
+        let fullest = || self.caps.iter().max_by(|a, b| a.compare_fullness(b));
+        exhausted.max_by_key(|standing| standing.resets_at).or_else(fullest)
+    }
+}
+
 impl Report {
     /// Reports from this store.
     #[must_use]
@@ -109,6 +131,34 @@ impl Report {
             })
         });
         Ok(EffectivePage { rows: rows.collect(), next })
+    }
+
+    /// What a principal has spent and where it stands against its own caps; pools are not looked at.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn standings(&self, principal: &Principal) -> Result<Standings, StoreError> {
+        let now = self.clock.now();
+        let (keys, account) = (Keys::at(now), account_of(principal));
+        let settled = table::settled(&self.store, std::slice::from_ref(&account), &keys).await?;
+        let of = |period| settled.get(&(Arc::clone(keys.key(period)), Arc::clone(&account))).copied();
+        let spent = Period::ALL.map(|period| of(period).unwrap_or_default());
+        let standing =
+            |cap: InForce| Standing { spent: spent[cap.period as usize], resets_at: cap.period.ends(now), cap };
+        Ok(Standings { spent, caps: self.caps.in_force(principal).into_iter().map(standing).collect() })
+    }
+
+    /// The latest changes of caps, newest first: those before the event of an id, `limit` at most; and whether there are
+    /// more.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn cap_changes(
+        &self,
+        after: Option<i64>,
+        limit: usize,
+    ) -> Result<(Vec<audit::AdminEvent>, bool), StoreError> {
+        audit::admin_changes(&self.store, "spend_limit.", after, limit).await
     }
 
     /// When a period that is running now ends.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use control::policy::permit::Permit;
 use control::spend::ledger::Admission;
-use control::spend::{Ledger, Origin, Refusal};
+use control::spend::{Ledger, Origin, Quote, Refusal};
 use http::{Request, request};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -33,6 +33,8 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     let inference = Arc::clone(tab.inference());
+    // Before anything is read or asked: who finds no seat must cost nothing.
+    tab.sit(inference.seats.take(&tab.facts().principal.sub)?);
     let ledger = inference.ledger.as_ref().filter(|_| tab.endpoint() == Endpoint::Messages);
     if let Some(ledger) = ledger {
         // Before the body is read: a blocked caller must not make us buffer 32 MB.
@@ -61,6 +63,11 @@ impl Admitted {
     /// The upstreams that may serve it, in order; never none.
     pub(super) fn candidates(&self) -> &[Candidate] {
         &self.candidates
+    }
+
+    /// The model's id in the catalogue.
+    pub(super) fn model(&self) -> &str {
+        &self.permit.model().id
     }
 
     /// The request as upstreams see it.
@@ -93,13 +100,22 @@ async fn reserve(tab: &mut Tab, inference: &Inference, ledger: &Ledger, admitted
         principal: Arc::clone(&tab.facts().principal),
         body_bytes: admitted.body.len() as u64,
         max_tokens: admitted.fields.max_tokens,
-        upstreams: admitted.candidates.iter().map(|candidate| candidate.upstream.name().to_owned()).collect(),
+        quotes: quotes(ledger, admitted),
         origin: tab.origin().clone(),
     };
     let reservation =
         ledger.reserve(&admitted.permit, admission).await.map_err(|refusal| blocked(inference, refusal))?;
     tab.hold(reservation);
     Ok(())
+}
+
+/// What each candidate costs.
+fn quotes(ledger: &Ledger, admitted: &Admitted) -> Vec<Quote> {
+    let quote = |candidate: &Candidate| {
+        let Candidate { upstream, model_id } = candidate;
+        ledger.quote(&admitted.permit, &admitted.fields.model, upstream.name(), model_id)
+    };
+    admitted.candidates.iter().map(quote).collect()
 }
 
 /// Ours alone: the request's own id may be the client's choice, and a repeated one must not settle another's reservation.

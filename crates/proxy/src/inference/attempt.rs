@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::Failure;
 use super::admit::Admitted;
 use super::settle::Tab;
-use crate::upstream::{Answer, Failed, Sent, Upstream, Verdict, verdict};
+use super::{Failure, Inference};
+use crate::upstream::{Answer, Call, Candidate, Failed, Failure as Attempt, Round, Sent, Trial};
+use crate::upstream::{Upstream, Verdict, verdict};
 
 /// An answer that goes to the client.
 #[derive(Debug)]
@@ -20,20 +21,33 @@ pub(super) async fn attempt(tab: &mut Tab, admitted: Admitted) -> Result<Answere
     let inference = Arc::clone(tab.inference());
     let facts = tab.facts().clone();
     let call = admitted.call(&inference, &facts);
+    let home = tab.find_home(admitted.model());
+    let mut round = Round::new(admitted.candidates(), home.as_ref());
     let mut failures = Vec::new();
-    for candidate in admitted.candidates() {
-        let sent: Sent = tab.try_upstream(candidate);
+    while let Some((candidate, trial)) = round.next() {
+        let sent = tab.try_upstream(candidate);
         let asked = tokio::select! {
             biased;
-            asked = inference.upstreams.ask(candidate, &call, &sent) => asked,
+            asked = ask(&inference, candidate, &call, &sent, &trial, round.has_more()) => asked,
             () = inference.cut.cancelled() => return Err(Failure::Stopping),
         };
         let upstream = Arc::clone(&candidate.upstream);
         match asked {
-            Ok(answer) => return Ok(Answered { upstream, answer }),
+            Ok(answer) => {
+                trial.succeeded();
+                tab.tried("served", Some(answer.status().as_u16()));
+                tab.move_in(candidate, admitted.candidates().first());
+                return Ok(Answered { upstream, answer });
+            }
             Err(failure) => {
                 tracing::warn!(request_id = %facts.request_id, upstream = upstream.name(), "upstream failed: {failure}");
+                tab.tried(failure.class().as_str(), failure.status());
+                let leads_on = upstream.fails_over_on(&failure);
+                trial.failed(&failure, leads_on);
                 failures.push(Failed { upstream, failure });
+                if !leads_on {
+                    break;
+                }
             }
         }
     }
@@ -42,4 +56,27 @@ pub(super) async fn attempt(tab: &mut Tab, admitted: Admitted) -> Result<Answere
         Verdict::Overloaded { retry_after } => Err(Failure::Overloaded { retry_after }),
         Verdict::Exhausted => Err(Failure::Exhausted { configured: inference.upstreams.count() }),
     }
+}
+
+/// Who still waits for a connection when others have found the upstream failing goes on at once, if there is where to go.
+async fn ask(
+    inference: &Inference,
+    candidate: &Candidate,
+    call: &Call<'_>,
+    sent: &Sent,
+    trial: &Trial<'_>,
+    may_leave: bool,
+) -> Result<Answer, Attempt> {
+    let mut asking = std::pin::pin!(inference.upstreams.ask(candidate, call, sent));
+    if may_leave {
+        tokio::select! {
+            biased;
+            asked = &mut asking => return asked,
+            () = trial.opened() => {}
+        }
+        if !sent.get() {
+            return Err(Attempt::Unreachable("given up, as it has just been found failing".to_owned()));
+        }
+    }
+    asking.await
 }

@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use wire::error::{Envelope, ErrorType};
 use wire::usage::{Meter, Source};
@@ -27,6 +30,11 @@ pin_project! {
         #[pin]
         cut: WaitForCancellationFutureOwned,
         ended: Option<Ended>,
+        // How long the upstream may pause.
+        idle: Duration,
+        // Runs while it pauses.
+        #[pin]
+        pause: Option<Sleep>,
         witness: Witness,
     }
 
@@ -44,6 +52,9 @@ pub enum Interrupted {
     /// The upstream's connection broke.
     #[error("the upstream broke off its answer: {0}")]
     Upstream(#[from] AnswerError),
+    /// The upstream has sent nothing for so long (`idle_ms`).
+    #[error("the upstream has sent nothing for {} s", .0.as_secs_f64())]
+    Idle(Duration),
     /// The gateway is stopping, and the time to drain is over.
     #[error("the gateway is shutting down")]
     Stopping,
@@ -84,7 +95,7 @@ struct Events {
 /// The answer for the client: its headers now, its body as it comes.
 pub(super) fn relay(mut tab: Tab, answered: Answered) -> Answer {
     let Answered { upstream, answer } = answered;
-    tab.serve(upstream, &answer);
+    tab.serve(Arc::clone(&upstream), &answer);
     let is_stream = answer.is_event_stream();
     let is_metered = answer.status().is_success() && tab.endpoint() == Endpoint::Messages;
     let listener = is_metered.then(|| Listener {
@@ -105,6 +116,8 @@ pub(super) fn relay(mut tab: Tab, answered: Answered) -> Answer {
             body: Some(body),
             cut: tab.inference().cut.clone().cancelled_owned(),
             ended: None,
+            idle: upstream.idle_timeout(),
+            pause: None,
             witness: Witness { tab, listener, events, tells_breaks },
         },
     }
@@ -135,14 +148,25 @@ impl Body for Relay {
         loop {
             let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
                 // Only who has nothing to pass on asks whether there is time left.
-                let has_ended = this.ended.as_mut().is_some_and(|ended| ended.0.as_mut().poll(cx).is_ready());
-                if !has_ended {
-                    ready!(this.cut.as_mut().poll(cx));
-                }
+                let why = if this.ended.as_mut().is_some_and(|ended| ended.0.as_mut().poll(cx).is_ready()) {
+                    Interrupted::SessionEnded
+                } else if this.cut.as_mut().poll(cx).is_ready() {
+                    Interrupted::Stopping
+                } else {
+                    if this.pause.is_none() {
+                        this.pause.set(Some(tokio::time::sleep(*this.idle)));
+                    }
+                    if let Some(pause) = this.pause.as_mut().as_pin_mut() {
+                        ready!(pause.poll(cx));
+                    }
+                    Interrupted::Idle(*this.idle)
+                };
                 *this.body = None;
-                let why = if has_ended { Interrupted::SessionEnded } else { Interrupted::Stopping };
                 return Poll::Ready(Some(this.witness.cut_off(why)));
             };
+            if this.pause.is_some() {
+                this.pause.set(None);
+            }
             match frame {
                 Some(Ok(frame)) => {
                     // Trailers are not on the list of what clients may see.
@@ -152,13 +176,13 @@ impl Body for Relay {
                 }
                 Some(Err(error)) => {
                     *this.body = None;
-                    return Poll::Ready(Some(this.witness.broken(error)));
+                    return Poll::Ready(Some(this.witness.broke(error)));
                 }
                 None => {
                     *this.body = None;
                     if this.witness.is_cut_short() {
                         let why = AnswerError::Stream("it ended before its last event".to_owned());
-                        return Poll::Ready(Some(this.witness.broken(why)));
+                        return Poll::Ready(Some(this.witness.broke(why)));
                     }
                     this.witness.conclude(None);
                     return Poll::Ready(None);
@@ -188,16 +212,20 @@ impl Witness {
         }
     }
 
-    /// The upstream did not come to the end of its answer. Behind whole events the client is told so, and nothing of why
-    /// (contract B4).
-    fn broken(&mut self, why: AnswerError) -> Result<Frame<Bytes>, Interrupted> {
+    /// The upstream has not come to the end of its answer.
+    fn broke_off(&mut self, why: &Interrupted) {
+        self.tab.tell_broken_off(why);
         self.conclude(Some(Outcome::UpstreamAborted));
+    }
+
+    /// The same for a body that broke. Behind whole events the client is told so, and nothing of why (contract B4).
+    fn broke(&mut self, why: AnswerError) -> Result<Frame<Bytes>, Interrupted> {
+        let why = Interrupted::from(why);
+        self.broke_off(&why);
         if !self.tells_breaks {
-            return Err(why.into());
+            return Err(why);
         }
-        let request_id = &self.tab.facts().request_id;
-        tracing::warn!(request_id = %request_id, "upstream stream error: {why}");
-        Ok(error_event(ErrorType::Api, "upstream error", request_id))
+        Ok(error_event(ErrorType::Api, "upstream error", &self.tab.facts().request_id))
     }
 
     /// A stream of whole events ended without its last one.
@@ -211,12 +239,16 @@ impl Witness {
 
     /// There is no time left: the upstream is let go, and the client is told where that is possible (R38).
     fn cut_off(&mut self, why: Interrupted) -> Result<Frame<Bytes>, Interrupted> {
-        self.conclude(Some(Outcome::Cut));
+        match why {
+            Interrupted::Idle(_) | Interrupted::Upstream(_) => self.broke_off(&why),
+            Interrupted::Stopping | Interrupted::SessionEnded => self.conclude(Some(Outcome::Cut)),
+        }
         if !self.events.as_ref().is_some_and(Events::is_between) {
             return Err(why);
         }
         let (kind, text) = match why {
             Interrupted::SessionEnded => (ErrorType::Authentication, why.to_string()),
+            Interrupted::Idle(_) => (ErrorType::Timeout, why.to_string()),
             Interrupted::Stopping | Interrupted::Upstream(_) => (ErrorType::Overloaded, Failure::Stopping.to_string()),
         };
         Ok(error_event(kind, &text, &self.tab.facts().request_id))

@@ -4,14 +4,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use control::audit::{Event, InferenceEvent};
+use control::audit::{AttemptEvent, Event, InferenceEvent};
+use control::connect::chain;
 use control::spend::ledger::{Settlement, Standing};
 use control::spend::{Money, Origin, Refusal, Reservation, Scope};
 use http::{HeaderValue, StatusCode};
 use wire::usage::Usage;
 
-use super::{Facts, Failure, Inference};
-use crate::upstream::{Answer, Candidate, Endpoint, Sent, Upstream};
+use super::seats::Seat;
+use super::{Facts, Failure, Inference, Interrupted};
+use crate::upstream::{Answer, CACHE_LIFE, CacheKey, Candidate, Endpoint, LONG_CACHE_LIFE, Sent, Upstream};
 
 /// The audit's status of a request whose client went away before there was one.
 const CLIENT_GONE: u16 = 499;
@@ -31,8 +33,15 @@ pub(super) struct Tab {
     /// The model's id there.
     model_sent: Option<String>,
     sent: Sent,
-    attempts: u32,
+    tried: Vec<Tried>,
+    /// The attempt under way.
+    asking: Option<(Arc<Upstream>, Instant)>,
     served: Option<Served>,
+    /// Its session's cache of the model.
+    cache: Option<CacheKey>,
+    /// An upstream serves it; and whether the session would go elsewhere next time.
+    moved_in: Option<bool>,
+    seat: Option<Seat>,
     first_byte: Option<Instant>,
     open: bool,
 }
@@ -43,6 +52,15 @@ struct Served {
     status: StatusCode,
     request_id: Option<HeaderValue>,
     cloud_request_id: Option<HeaderValue>,
+}
+
+/// One attempt, when it is over.
+#[derive(Debug)]
+struct Tried {
+    upstream: Arc<Upstream>,
+    ended: &'static str,
+    status: Option<u16>,
+    ms: u64,
 }
 
 /// How a request ended, as the audit says it.
@@ -80,8 +98,12 @@ impl Tab {
             upstream: None,
             model_sent: None,
             sent: Sent::default(),
-            attempts: 0,
+            tried: Vec::new(),
+            asking: None,
             served: None,
+            cache: None,
+            moved_in: None,
+            seat: None,
             first_byte: None,
             open: true,
         }
@@ -103,6 +125,11 @@ impl Tab {
         &self.origin
     }
 
+    /// The seat is its own until the answer has ended.
+    pub(super) fn sit(&mut self, seat: Seat) {
+        self.seat = Some(seat);
+    }
+
     /// What it says of itself; the flag: its tag was none of the caller's groups.
     pub(super) fn describe(&mut self, origin: Origin, billing_group_ignored: bool) {
         self.model = Some(origin.model_asked.clone());
@@ -115,12 +142,43 @@ impl Tab {
         self.reservation = Some(reservation);
     }
 
+    /// The upstream that holds its session's cache, where that is not the one that comes first anyway.
+    pub(super) fn find_home(&mut self, model: &str) -> Option<Arc<Upstream>> {
+        let session = self.origin.session_id.as_deref()?;
+        let upstreams = &self.inference.upstreams;
+        let key = upstreams.cache_key(&self.facts.principal.sub, session, model);
+        self.cache = Some(key);
+        upstreams.home(key, self.inference.clock.instant())
+    }
+
     /// An upstream is about to be asked; the flag says whether it has the whole request.
     pub(super) fn try_upstream(&mut self, candidate: &Candidate) -> Sent {
-        self.attempts += 1;
-        self.upstream = Some(Arc::clone(&candidate.upstream));
+        let upstream = &candidate.upstream;
+        self.upstream = Some(Arc::clone(upstream));
         self.model_sent = Some(candidate.model_id.clone());
+        self.asking = Some((Arc::clone(upstream), self.inference.clock.instant()));
         self.sent.clone()
+    }
+
+    /// It has answered, or not.
+    pub(super) fn tried(&mut self, ended: &'static str, status: Option<u16>) {
+        if let Some((upstream, began)) = self.asking.take() {
+            let ms = millis(self.inference.clock.instant().saturating_duration_since(began));
+            self.tried.push(Tried { upstream, ended, status, ms });
+        }
+    }
+
+    /// Its session's cache is now where it is served; `first` is where the configuration's order begins.
+    pub(super) fn move_in(&mut self, candidate: &Candidate, first: Option<&Candidate>) {
+        let is_first = first.is_some_and(|first| Arc::ptr_eq(&first.upstream, &candidate.upstream));
+        self.moved_in = Some(!is_first);
+        self.keep_home(CACHE_LIFE);
+    }
+
+    fn keep_home(&self, life: Duration) {
+        let (Some(key), Some(is_away)) = (self.cache, self.moved_in) else { return };
+        let home = self.upstream.as_ref().filter(|_| is_away);
+        self.inference.upstreams.settle_at(key, home, self.inference.clock.instant() + life);
     }
 
     /// The answer that goes to the client.
@@ -160,6 +218,13 @@ impl Tab {
         if self.sent.get() { Charge::Seen(self.expected()) } else { Charge::Nothing }
     }
 
+    /// The answer broke off on its way.
+    pub(super) fn tell_broken_off(&self, why: &Interrupted) {
+        let upstream = self.upstream.as_ref().map(|upstream| upstream.name());
+        let status = self.served.as_ref().map(|served| served.status.as_u16());
+        tracing::warn!(request_id = %self.facts.request_id, upstream, status, "answer broken off: {}", chain(why));
+    }
+
     /// The answer says nothing of its usage.
     pub(super) fn tell_unmetered(&self) {
         if let Some(upstream) = &self.upstream {
@@ -177,6 +242,7 @@ impl Tab {
             Failure::Stopping => (Outcome::Cut, self.charge_unanswered()),
             Failure::Overloaded { .. } | Failure::Exhausted { .. } => (Outcome::Error, Charge::Nothing),
             Failure::BodyCut => (Outcome::ClientAborted, Charge::Nothing),
+            // Rejected for its own sake, or for want of a seat.
             _ => (Outcome::Rejected, Charge::Nothing),
         };
         if outcome == Outcome::Rejected {
@@ -219,6 +285,9 @@ impl Tab {
             Charge::Used(usage) => (Some(usage), false),
             Charge::Seen(usage) => (Some(usage), true),
         };
+        self.tried(outcome.as_str(), None);
+        self.tell_upstream(outcome, usage.as_ref());
+        self.seat = None;
         let reservation = self.reservation.take();
         let cost = match (reservation, usage, &self.upstream) {
             (None, _, _) => None,
@@ -246,6 +315,19 @@ impl Tab {
         })));
     }
 
+    /// What its end says of the upstream, and of the cache that the session has there.
+    fn tell_upstream(&self, outcome: Outcome, usage: Option<&Usage>) {
+        let (Some(upstream), Some(model_id), Some(_)) = (&self.upstream, &self.model_sent, self.moved_in) else {
+            return;
+        };
+        if outcome == Outcome::UpstreamAborted {
+            upstream.broke_off(model_id);
+        } else if let Some(usage) = usage {
+            let is_long = usage.cache_creation_1h_tokens > 0;
+            self.keep_home(if is_long { LONG_CACHE_LIFE } else { CACHE_LIFE });
+        }
+    }
+
     fn since_received(&self, at: Instant) -> Duration {
         at.saturating_duration_since(self.facts.received)
     }
@@ -266,7 +348,8 @@ impl Tab {
             status,
             outcome: outcome.as_str(),
             session_id: self.origin.session_id.as_deref(),
-            attempts: self.attempts,
+            attempts: u32::try_from(self.tried.len()).unwrap_or(u32::MAX),
+            tried: self.tried.iter().map(Tried::event).collect(),
             billing_group: self.origin.billing_group.as_deref(),
             billing_group_ignored: self.billing_group_ignored,
             ..InferenceEvent::default()
@@ -306,6 +389,12 @@ impl Drop for Tab {
             let (outcome, charge) = (self.abandoned(), self.charge_unanswered());
             self.end(outcome, charge);
         }
+    }
+}
+
+impl Tried {
+    fn event(&self) -> AttemptEvent<'_> {
+        AttemptEvent { upstream: self.upstream.name(), ended: self.ended, status: self.status, ms: self.ms }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which upstreams may serve a request, in the order of the configuration.
+//! Which upstreams may serve a request, and in which order they are asked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use wire::catalog::Model;
 
 use super::Upstream;
+use super::health::Trial;
 
 /// An upstream that may serve a request.
 #[derive(Debug, Clone)]
@@ -58,6 +59,63 @@ pub(super) fn candidates(
         return Err(Unserved { model: requested.to_owned(), upstreams });
     }
     Ok(found)
+}
+
+/// One request's way through its candidates: each is asked once at most. First the one that holds its session's cache, then
+/// the configuration's order; those that rest are passed over, and the one whose rest ends soonest comes last of all, so
+/// that nobody is refused for a guess.
+#[derive(Debug)]
+pub struct Round<'a> {
+    candidates: &'a [Candidate],
+    home: Option<usize>,
+    asked: Vec<bool>,
+    had_last_resort: bool,
+}
+
+impl<'a> Round<'a> {
+    /// A way through `candidates`, beginning at `home` if that is one of them and well.
+    #[must_use]
+    pub fn new(candidates: &'a [Candidate], home: Option<&Arc<Upstream>>) -> Self {
+        let is_home = |candidate: &Candidate| {
+            let is_same = home.is_some_and(|home| Arc::ptr_eq(home, &candidate.upstream));
+            is_same && candidate.upstream.health.is_closed(&candidate.model_id)
+        };
+        let home = candidates.iter().position(is_home);
+        Self { candidates, home, asked: vec![false; candidates.len()], had_last_resort: false }
+    }
+
+    /// Whether there is one left that is not resting.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.left().any(|(_, candidate)| candidate.upstream.health.is_closed(&candidate.model_id))
+    }
+
+    fn left(&self) -> impl Iterator<Item = (usize, &'a Candidate)> {
+        let order = self.home.into_iter().chain(0..self.candidates.len());
+        order.filter(|&index| !self.asked[index]).map(|index| (index, &self.candidates[index]))
+    }
+}
+
+impl<'a> Iterator for Round<'a> {
+    type Item = (&'a Candidate, Trial<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entered = self.left().find_map(|(index, candidate)| {
+            Some((index, candidate, candidate.upstream.health.enter(&candidate.model_id)?))
+        });
+        let (index, candidate, trial) = match entered {
+            Some(entered) => entered,
+            None if self.had_last_resort => return None,
+            None => {
+                self.had_last_resort = true;
+                let due = |candidate: &Candidate| candidate.upstream.health.due(&candidate.model_id);
+                let (index, candidate) = self.left().min_by_key(|(_, candidate)| due(candidate))?;
+                (index, candidate, candidate.upstream.health.enter_regardless(&candidate.model_id))
+            }
+        };
+        self.asked[index] = true;
+        Some((candidate, trial))
+    }
 }
 
 #[cfg(test)]

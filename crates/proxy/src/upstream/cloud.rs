@@ -6,6 +6,7 @@ mod body;
 mod without;
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use control::connect::{ResponseBody, UpstreamClient, chain, connect_error};
@@ -77,6 +78,16 @@ pub(super) struct Unsigned {
     pub(super) body: Vec<Bytes>,
 }
 
+/// How the clouds are reached.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) client: &'a UpstreamClient<Parts>,
+    /// For a connection that has to be made.
+    pub(super) connect: Duration,
+    /// Between two pieces of an answer.
+    pub(super) idle: Duration,
+}
+
 /// One configured upstream on a cloud.
 #[derive(Debug)]
 pub(super) struct Cloud<P> {
@@ -115,7 +126,7 @@ impl<P: Provider> Cloud<P> {
     /// When another upstream may be asked.
     pub(super) async fn ask(
         &self,
-        client: &UpstreamClient<Parts>,
+        way: Way<'_>,
         call: &Call<'_>,
         model_id: &str,
         sent: &Sent,
@@ -124,9 +135,9 @@ impl<P: Provider> Cloud<P> {
             return Err(Failure::Unsendable("its body has more top-level fields than can be followed".to_owned()));
         }
         let without = self.learned.of(model_id);
-        let response = self.send(client, call, model_id, &without, sent).await?;
+        let response = self.send(way, call, model_id, &without, sent).await?;
         if response.status().is_success() {
-            return self.answer(call, response).await;
+            return self.answer(way, call, response).await;
         }
         let refusal = self.read_refusal(call, response).await?;
         let unknown = refusal.text.as_deref().filter(|_| refusal.head.status == StatusCode::BAD_REQUEST);
@@ -140,10 +151,10 @@ impl<P: Provider> Cloud<P> {
             "asking once more without what the upstream does not know: {}",
             less.newly(&without)
         );
-        let response = self.send(client, call, model_id, &less, sent).await?;
+        let response = self.send(way, call, model_id, &less, sent).await?;
         if response.status().is_success() {
             self.learned.keep(model_id, less);
-            return self.answer(call, response).await;
+            return self.answer(way, call, response).await;
         }
         let refusal = self.read_refusal(call, response).await?;
         self.refused(call, refusal)
@@ -151,14 +162,14 @@ impl<P: Provider> Cloud<P> {
 
     async fn send(
         &self,
-        client: &UpstreamClient<Parts>,
+        way: Way<'_>,
         call: &Call<'_>,
         model_id: &str,
         without: &Without,
         sent: &Sent,
     ) -> Result<Response<ResponseBody>, Failure> {
         let request = self.request(call, model_id, without, sent).await?;
-        client.request(request).await.map_err(|error| match connect_error(&error) {
+        way.client.request_within(request, way.connect).await.map_err(|error| match connect_error(&error) {
             Some(error) => Failure::Unreachable(error.to_string()),
             None => Failure::Interrupted(chain(&error)),
         })
@@ -196,7 +207,7 @@ impl<P: Provider> Cloud<P> {
         Ok(request)
     }
 
-    async fn answer(&self, call: &Call<'_>, response: Response<ResponseBody>) -> Result<Answer, Failure> {
+    async fn answer(&self, way: Way<'_>, call: &Call<'_>, response: Response<ResponseBody>) -> Result<Answer, Failure> {
         let (mut head, body) = response.into_parts();
         let is_stream = call.head.stream && call.endpoint == Endpoint::Messages;
         let wanted = if is_stream { P::FRAMING.media_type() } else { "application/json" };
@@ -211,7 +222,7 @@ impl<P: Provider> Cloud<P> {
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         head.headers.remove(CONTENT_LENGTH);
-        let mut body = Box::pin(CloudBody::new(body, P::FRAMING));
+        let mut body = Box::pin(CloudBody::new(body, P::FRAMING, way.idle));
         match body.as_mut().first().await {
             First::Events(events) => Ok(Answer::streaming(head, events, body)),
             First::Error { status: Some(status), body } => {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use control::limit::RateLimit;
 use ipnet::IpNet;
+use proxy::inference::MOST;
 
 use super::listen::read_networks;
 use super::read::{Field, Mapping};
-use super::reference::{Section, key, later};
+use super::reference::{Section, key};
 
 /// The `access_control:` section.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +28,10 @@ pub struct Limits {
     pub max_request_header_bytes: Option<usize>,
     /// Longest request target in bytes; `None`: as long as the server reads.
     pub max_url_length: Option<usize>,
+    /// Most requests of inference at once.
+    pub max_concurrent_requests: usize,
+    /// Most of one person; `None`: as many as there may be.
+    pub max_concurrent_per_user: Option<usize>,
 }
 
 /// The `rate_limits:` section: each for one client address, but for refreshes.
@@ -54,7 +59,7 @@ pub(super) const ACCESS_CONTROL: Section = Section {
 
 pub(super) const LIMITS: Section = Section {
     path: "limits",
-    about: "Largest requests.",
+    about: "Largest requests, and how many at once.",
     keys: &[
         key("max_request_bytes", "whole number above 0", "33554432", "Largest body; a larger one gets 413."),
         key("max_request_header_bytes", "whole number above 0", "", "Largest head; a larger one gets 431."),
@@ -64,11 +69,20 @@ pub(super) const LIMITS: Section = Section {
             "",
             "Longest URL; a longer one gets 414. The identity provider's redirect back needs about 1000.",
         ),
+        key(
+            "max_concurrent_requests",
+            "whole number above 0",
+            "4096",
+            "Most requests of inference that a replica serves at once; one more gets 529 at once.",
+        ),
+        key(
+            "max_concurrent_per_user",
+            "whole number above 0",
+            "",
+            "Most of one person on a replica; one more gets 429 at once.",
+        ),
     ],
-    later: &[
-        later("max_concurrent_requests", "most requests at once"),
-        later("max_concurrent_per_user", "most requests of one person at once"),
-    ],
+    later: &[],
 };
 
 pub(super) const RATE_LIMITS: Section = Section {
@@ -109,7 +123,13 @@ pub(super) fn read_access_control(field: &Field<'_>) -> Option<AccessControl> {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_request_bytes: DEFAULT_BODY, max_request_header_bytes: None, max_url_length: None }
+        Self {
+            max_request_bytes: DEFAULT_BODY,
+            max_request_header_bytes: None,
+            max_url_length: None,
+            max_concurrent_requests: MOST,
+            max_concurrent_per_user: None,
+        }
     }
 }
 
@@ -121,7 +141,15 @@ pub(super) fn read_limits(field: &Field<'_>) -> Option<Limits> {
     let body = limits.or("max_request_bytes", DEFAULT_BODY, bytes);
     let head = limits.maybe("max_request_header_bytes", size);
     let url = limits.maybe("max_url_length", size);
-    Some(Limits { max_request_bytes: body?, max_request_header_bytes: head?, max_url_length: url? })
+    let at_once = limits.or("max_concurrent_requests", MOST, size);
+    let each = limits.maybe("max_concurrent_per_user", size);
+    Some(Limits {
+        max_request_bytes: body?,
+        max_request_header_bytes: head?,
+        max_url_length: url?,
+        max_concurrent_requests: at_once?,
+        max_concurrent_per_user: each?,
+    })
 }
 
 impl Default for RateLimits {

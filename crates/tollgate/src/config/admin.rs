@@ -9,6 +9,7 @@ use control::spend::{self, GroupMode, Pricing};
 use proxy::upstream;
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
+use wire::catalog::{Catalog, Rates};
 
 use super::models::check_upstream;
 use super::number;
@@ -96,13 +97,22 @@ pub(super) const PRICING: Section = Section {
     keys: &[
         key("multiplier", "number above 0", "1", "Every charge is multiplied by this."),
         key("overrides", "list", "[]", "Rates for single models."),
+        key(
+            "unknown_model",
+            "`tier` or `refuse`",
+            "tier",
+            "A model of `models` that has neither a list price nor an override is metered at 5 USD (input) and 25 USD \
+             (output) per million tokens, or cannot be used.",
+        ),
     ],
-    later: &[later("unknown_model", "models without a price refused")],
+    later: &[],
 };
 
 pub(super) const OVERRIDE: Section = Section {
     path: "pricing.overrides[]",
-    about: "Rates of one model in USD per million tokens; the multiplier applies to them too.",
+    about: "Rates of one model in USD per million tokens, fast or not; the multiplier applies to them too. Of several rows \
+            that fit a request, one for its upstream beats one for all; then the exact id sent there beats the one that \
+            the client asked for, and that a built-in id, which stands for all its spellings.",
     keys: &[
         key("upstream", "name of an upstream", "", "Where it applies; left out: on every upstream."),
         key("model", "text", "required", "The model id."),
@@ -110,11 +120,10 @@ pub(super) const OVERRIDE: Section = Section {
         key("output", "number above 0", "required", "Output."),
         key("cache_read", "number above 0", "required", "Input read from the prompt cache."),
         key("cache_write", "number above 0", "required", "Input written to the prompt cache."),
+        key("cache_write_1h", "number above 0", "cache_write", "Input written to the cache for one hour."),
+        key("web_search", "number above 0", "0.01", "One web search, in USD."),
     ],
-    later: &[
-        later("cache_write_1h", "a rate of its own for the one-hour cache"),
-        later("web_search", "a price of its own for web searches"),
-    ],
+    later: &[],
 };
 
 const MIN_KEY_CHARACTERS: usize = 32;
@@ -209,13 +218,20 @@ fn read_enforcement(field: &Field<'_>, has_admin: bool) -> Option<(bool, Duratio
     Some((fail_closed?, Duration::from_secs(wait?)))
 }
 
-/// List prices without the section.
+/// What the rows of `pricing` may name; `None` when that is not known.
+#[derive(Clone, Copy)]
+pub(super) struct Priced<'a> {
+    pub(super) upstreams: Option<&'a [upstream::Config]>,
+    pub(super) catalog: Option<&'a Catalog>,
+}
+
+/// List prices without the section; and whether a model without a price is refused.
 pub(super) fn read_pricing(
     pricing: Option<Field<'_>>,
-    upstreams: Option<&[upstream::Config]>,
+    priced: Priced<'_>,
     has_user: bool,
-) -> Option<Option<Pricing>> {
-    let Some(field) = pricing else { return Some(None) };
+) -> Option<(Option<Pricing>, bool)> {
+    let Some(field) = pricing else { return Some((None, false)) };
     if !has_user {
         field.refuse("needs admin, which meters spend, or managed, which tells clients; add one, or leave it out");
     }
@@ -227,13 +243,14 @@ pub(super) fn read_pricing(
         }
         Some(multiplier)
     });
-    let overrides = pricing.or("overrides", Vec::new(), |field| read_overrides(field, upstreams));
-    Some(Some(Pricing { multiplier_nano: multiplier?, overrides: overrides? }))
+    let overrides = pricing.or("overrides", Vec::new(), |field| read_overrides(field, priced));
+    let refuse_unknown = pricing.or("unknown_model", false, |field| field.one_of(&[("tier", false), ("refuse", true)]));
+    Some((Some(Pricing { multiplier_nano: multiplier?, overrides: overrides? }), refuse_unknown?))
 }
 
-fn read_overrides(field: &Field<'_>, upstreams: Option<&[upstream::Config]>) -> Option<Vec<PriceOverride>> {
+fn read_overrides(field: &Field<'_>, priced: Priced<'_>) -> Option<Vec<PriceOverride>> {
     let items = field.items()?;
-    let read: Vec<Option<PriceOverride>> = items.iter().map(|item| read_override(item, upstreams)).collect();
+    let read: Vec<Option<PriceOverride>> = items.iter().map(|item| read_override(item, priced)).collect();
     for (index, row) in read.iter().enumerate() {
         let Some(row) = row else { continue };
         let same = |earlier: &PriceOverride| {
@@ -242,15 +259,19 @@ fn read_overrides(field: &Field<'_>, upstreams: Option<&[upstream::Config]>) -> 
         if read[..index].iter().flatten().any(same) {
             items[index].refuse("an earlier row has the same upstream and model; keep one");
         }
+        if priced.catalog.is_some_and(|catalog| !catalog.knows(&row.model)) {
+            items[index]
+                .warn(format!("no request can match this row: no model that can be used is called {}", row.model));
+        }
     }
     all(read.into_iter())
 }
 
-fn read_override(item: &Field<'_>, upstreams: Option<&[upstream::Config]>) -> Option<PriceOverride> {
+fn read_override(item: &Field<'_>, priced: Priced<'_>) -> Option<PriceOverride> {
     let row = item.mapping(&OVERRIDE)?;
     let upstream = row.maybe("upstream", |field| {
         let name = field.string()?;
-        if let Some(upstreams) = upstreams {
+        if let Some(upstreams) = priced.upstreams {
             check_upstream(field, &name, upstreams);
         }
         Some(name)
@@ -259,14 +280,17 @@ fn read_override(item: &Field<'_>, upstreams: Option<&[upstream::Config]>) -> Op
     let rate = |key| row.required(key, "write the rate in USD per million tokens", Field::nano);
     let (input, output) = (rate("input"), rate("output"));
     let (cache_read, cache_write) = (rate("cache_read"), rate("cache_write"));
-    Some(PriceOverride {
-        upstream: upstream?,
-        model: model?,
+    let cache_write_1h = row.maybe("cache_write_1h", Field::nano);
+    let web_search = row.maybe("web_search", Field::nano);
+    let cache_write_5m = cache_write?;
+    let rates = Rates {
         input: input?,
         output: output?,
         cache_read: cache_read?,
-        cache_write: cache_write?,
-    })
+        cache_write_5m,
+        cache_write_1h: cache_write_1h?.unwrap_or(cache_write_5m),
+    };
+    Some(PriceOverride { upstream: upstream?, model: model?, rates, web_search: web_search? })
 }
 
 /// `modelPricing` as clients understand it: one row for a model, the first.
@@ -276,10 +300,10 @@ pub(super) fn model_pricing(pricing: &Pricing) -> Value {
     for row in &pricing.overrides {
         overrides.entry(row.model.clone()).or_insert_with(|| {
             json!({
-                "input": usd(row.input),
-                "output": usd(row.output),
-                "cacheRead": usd(row.cache_read),
-                "cacheWrite": usd(row.cache_write),
+                "input": usd(row.rates.input),
+                "output": usd(row.rates.output),
+                "cacheRead": usd(row.rates.cache_read),
+                "cacheWrite": usd(row.rates.cache_write_5m),
             })
         });
     }

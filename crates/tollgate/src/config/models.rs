@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use control::spend::price::PriceOverride;
 use proxy::upstream;
 use wire::catalog::CustomModel;
 
@@ -68,6 +69,36 @@ fn read_map(field: &Field<'_>, upstreams: Option<&[upstream::Config]>) -> Option
         }
         Some(((*name).to_owned(), id.string()?))
     }))
+}
+
+/// Warns of ids that have neither a list price nor one of `overrides` on an upstream; where they are refused, they are no
+/// longer mapped there.
+pub(super) fn check_prices(
+    field: Option<Field<'_>>,
+    models: &mut Vec<CustomModel>,
+    overrides: &[PriceOverride],
+    refuse_unknown: bool,
+) {
+    let Some(items) = field.and_then(|field| field.items()) else { return };
+    for (item, model) in items.iter().zip(models.iter_mut()) {
+        let CustomModel { id, upstream_model, .. } = &*model;
+        let covered = |upstream: &str, sent: &str| overrides.iter().any(|row| row.covers(id, upstream, sent));
+        let unpriced = upstream_model.iter().filter(|(name, sent)| !model.is_listed_as(sent) && !covered(name, sent));
+        let mut unpriced: Vec<String> = unpriced.map(|(name, _)| name.clone()).collect();
+        unpriced.sort_unstable();
+        for name in unpriced {
+            let fate = if refuse_unknown {
+                "it is not served there, as pricing.unknown_model says"
+            } else {
+                "it is metered at 5 and 25 USD per million tokens"
+            };
+            item.warn(format!("{} has no price on {name}; {fate}. Add a row to pricing.overrides", model.id));
+            if refuse_unknown {
+                model.upstream_model.remove(&name);
+            }
+        }
+    }
+    models.retain(|model| !model.upstream_model.is_empty());
 }
 
 /// Reports a name that no upstream has.

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::{access, admin, listen, managed, models, oidc, root, session, store, telemetry, upstreams};
+use super::{access, admin, failover, listen, managed, models, oidc, root, session, store, telemetry, upstreams};
 
 /// A mapping of the file and the keys it may hold.
 #[derive(Debug)]
@@ -68,6 +68,10 @@ pub(super) const SECTIONS: &[&Section] = &[
     &store::SECTION,
     &upstreams::SECTION,
     &upstreams::AUTH,
+    &upstreams::GUARDRAIL,
+    &upstreams::ASSUME_ROLE,
+    &failover::OWN_TIMEOUTS,
+    &failover::BREAKER,
     &models::SECTION,
     &managed::SECTION,
     &managed::POLICY,
@@ -83,7 +87,7 @@ pub(super) const SECTIONS: &[&Section] = &[
     &access::LIMITS,
     &access::RATE_LIMITS,
     &access::RATE_LIMIT,
-    &upstreams::TIMEOUTS,
+    &failover::TIMEOUTS,
 ];
 
 const OPENING: &str = "\
@@ -151,7 +155,7 @@ pub fn markdown() -> String {
 /// What is known and not built without being a key of its own.
 const OTHER_FORMS: &[(&str, &str)] = &[
     ("`oidc` as a list", oidc::LIST.purpose),
-    ("`upstreams[].provider` other than `anthropic`", "Claude on Amazon, Google and Microsoft clouds"),
+    ("`upstreams[].provider`: `anthropicGoogleCloud`, `vertex`, `foundry`", "Claude on Google and Microsoft clouds"),
 ];
 
 fn print_section(page: &mut String, section: &Section) -> std::fmt::Result {

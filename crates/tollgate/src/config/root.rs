@@ -7,6 +7,7 @@ use control::connect;
 use control::identity::SessionConfig;
 use control::policy;
 use control::spend::Pricing;
+use wire::catalog::Catalog;
 
 use super::problem::Report;
 use super::read::{Field, Mapping};
@@ -80,13 +81,21 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
         Some(field) => field.mapping(&store::SECTION).and_then(|store| store::read(Some(&store), folder)),
         None => store::read(None, folder),
     };
-    let upstreams = read_upstreams(&root, allow_loopback);
+    let upstreams = read_upstreams(&root, environment);
     let models = models::read(root.get("models"), upstreams.as_deref());
+    if let (Some(upstreams), Some(models)) = (&upstreams, &models) {
+        upstreams::warn_unroutable(root.get("upstreams"), upstreams, models);
+    }
     let include_builtin = read_include_builtin(&root, models.as_deref().is_some_and(<[_]>::is_empty));
     let policies = managed::read(root.get("managed"));
     let admin = admin::read(root.get("admin"), root.get("enforcement"));
     let has_user = root.get("admin").is_some() || root.get("managed").is_some();
-    let pricing = admin::read_pricing(root.get("pricing"), upstreams.as_deref(), has_user);
+    let catalog = models.clone().zip(include_builtin).and_then(|(models, all)| Catalog::new(models, all).ok());
+    if let (Some(upstreams), Some(catalog)) = (&upstreams, &catalog) {
+        upstreams::warn_short_context(root.get("upstreams"), upstreams, catalog);
+    }
+    let priced = admin::Priced { upstreams: upstreams.as_deref(), catalog: catalog.as_ref() };
+    let pricing = admin::read_pricing(root.get("pricing"), priced, has_user);
     let public_url = listen.as_ref().and_then(|listen| listen.public_url.as_deref());
     let telemetry = root.or("telemetry", Telemetry::default(), |field| {
         // Without a readable listen section nobody knows whether the origin is there.
@@ -100,7 +109,12 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
     let (listen, oidc, session, telemetry) = (listen?, oidc?, session?, telemetry?);
     let (store, readiness_grace) = store?;
     let (admin, billing_group_tag) = admin?;
-    let pricing = pricing?;
+    let (pricing, refuse_unknown) = pricing?;
+    let mut models = models?;
+    let overrides = pricing.as_ref().map_or(&[][..], |pricing| &pricing.overrides);
+    if admin.is_some() || refuse_unknown {
+        models::check_prices(root.get("models"), &mut models, overrides, refuse_unknown);
+    }
     let policy = policy::Config {
         policies: policies?,
         telemetry_env: telemetry.environment(listen.public_url.as_deref()),
@@ -127,7 +141,7 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
         admin,
         pricing: pricing.unwrap_or_else(Pricing::default),
         upstreams: upstreams?,
-        models: models?,
+        models,
         auto_include_builtin_models: include_builtin?,
         policy,
         telemetry: telemetry.destinations,
@@ -138,7 +152,7 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
     })
 }
 
-fn read_upstreams(root: &Mapping<'_>, allow_loopback: bool) -> Option<Vec<proxy::upstream::Config>> {
+fn read_upstreams(root: &Mapping<'_>, environment: &Environment) -> Option<Vec<proxy::upstream::Config>> {
     let upstreams = root.get("upstreams");
     if upstreams.is_none() {
         root.missing(
@@ -146,7 +160,7 @@ fn read_upstreams(root: &Mapping<'_>, allow_loopback: bool) -> Option<Vec<proxy:
             "write a list with at least one, such as { provider: anthropic, auth: { api_key: ... } }",
         );
     }
-    upstreams::read(upstreams, root.get("timeouts"), allow_loopback)
+    upstreams::read(upstreams, root.get("timeouts"), environment)
 }
 
 fn read_include_builtin(root: &Mapping<'_>, no_models: bool) -> Option<bool> {

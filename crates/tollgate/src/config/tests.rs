@@ -10,7 +10,7 @@ use std::time::Duration;
 use control::identity::ClientCredential;
 use control::spend::GroupMode;
 use control::store;
-use proxy::upstream::Credential;
+use proxy::upstream::{ApiConfig, AwsCredential, Breaker, Credential, FailoverOn, SessionName, Timeouts, Trigger};
 use secrecy::ExposeSecret;
 
 use super::problem::Report;
@@ -120,16 +120,32 @@ fn a_file_that_uses_every_key_says_what_it_says() {
     assert_eq!((postgres.max_connections, postgres.connect_timeout), (20, Duration::from_secs(10)));
     assert_eq!(config.readiness_grace, Duration::from_secs(6));
 
-    let [direct, proxy, second] = config.upstreams.as_slice() else { panic!("not three upstreams") };
+    let [direct, proxy, second, clouded, ..] = config.upstreams.as_slice() else { panic!("too few upstreams") };
     assert_eq!((direct.name.as_str(), direct.base_url.as_str()), ("anthropic", "https://api.anthropic.com/"));
-    assert!(matches!(&direct.credential, Credential::ApiKey(key) if key.expose_secret() == "sk-ant-secret"));
+    let of = |upstream: &proxy::upstream::Config| match &upstream.api {
+        ApiConfig::Anthropic(api) => api.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(of(direct).credential, Credential::ApiKey(key) if key.expose_secret() == "sk-ant-secret"));
     assert_eq!(direct.models.as_deref().unwrap(), ["claude-sonnet-4-6", "fast"]);
     assert_eq!(proxy.base_url.as_str(), "https://llm.example.com/prefix/");
     assert_eq!((proxy.headers[0].0.as_str(), proxy.headers[0].1.as_bytes()), ("x-team", &b"ai"[..]));
-    assert!(proxy.forward_user_identity && matches!(proxy.credential, Credential::OauthToken(_)));
+    assert!(of(proxy).forward_user_identity && matches!(of(proxy).credential, Credential::OauthToken(_)));
     assert_eq!((second.name.as_str(), second.base_url.as_str()), ("second", "https://llm.example.com/prefix/"));
-    assert!(matches!(second.credential, Credential::ApiKey(_)));
-    assert!(config.upstreams.iter().all(|upstream| upstream.ttfb_timeout == Some(Duration::from_millis(1500))));
+    assert!(matches!(of(second).credential, Credential::ApiKey(_)));
+    let ApiConfig::Bedrock(bedrock) = &clouded.api else { panic!("{clouded:?}") };
+    let role = bedrock.aws.assume_role.as_ref().unwrap();
+    assert_eq!((role.external_id.as_deref(), role.session_name), (Some("7"), Some(SessionName::Email)));
+    assert!(matches!(&bedrock.aws.credential, AwsCredential::Keys { session_token: Some(_), .. }));
+    assert_eq!(bedrock.guardrail.as_ref().unwrap().version, "DRAFT");
+    let ms = Duration::from_millis;
+    assert_eq!(direct.timeouts, Timeouts { connect: ms(3000), first_byte: ms(1500), idle: ms(90_000) });
+    assert_eq!(proxy.timeouts, Timeouts { connect: ms(2000), first_byte: ms(30_000), idle: ms(60_000) });
+    assert_eq!((&direct.failover_on, direct.breaker), (&FailoverOn::default(), Some(Breaker::default())));
+    assert_eq!(proxy.failover_on, FailoverOn::new(vec![Trigger::Default, Trigger::Status(408)]));
+    let breaker = proxy.breaker.unwrap();
+    assert_eq!((breaker.consecutive_failures, breaker.failure_percent, breaker.minimum_requests), (3, 25, 10));
+    assert_eq!((breaker.window, breaker.open_for), (Duration::from_secs(60), Duration::from_secs(5)));
     assert_eq!(config.models[0].upstream_model["proxy"], "haiku");
     assert!(!config.auto_include_builtin_models);
 }
@@ -153,7 +169,11 @@ fn a_file_that_uses_every_key_governs_as_it_says() {
     assert_eq!(admin.spend.wait, Duration::from_secs(2));
     assert_eq!(config.pricing.multiplier_nano, 850_000_000);
     let row = &config.pricing.overrides[0];
-    assert_eq!((row.upstream.as_deref(), row.input, row.cache_write), (Some("proxy"), 3_300_000_000, 4_125_000_000));
+    assert_eq!(
+        (row.upstream.as_deref(), row.rates.input, row.web_search),
+        (Some("proxy"), 3_300_000_000, Some(20_000_000))
+    );
+    assert_eq!((row.rates.cache_write_5m, row.rates.cache_write_1h), (4_125_000_000, 6_600_000_000));
     assert_eq!(
         config.policy.model_pricing.as_ref().unwrap().to_string(),
         r#"{"multiplier":0.85,"overrides":{"claude-sonnet-4-6":{"cacheRead":0.33,"cacheWrite":4.125,"input":3.3,"output":16.5}}}"#
@@ -183,7 +203,15 @@ fn a_file_that_uses_every_key_governs_as_it_says() {
     assert_eq!((config.rate_limits.refresh.max, config.rate_limits.refresh.window), (20, Duration::from_secs(60)));
     assert_eq!(config.rate_limits.admin_auth.max, 5);
     let told: Vec<&str> = warnings.iter().map(|warning| warning.path.as_str()).collect();
-    assert_eq!(told, ["upstreams[1].forward_user_identity", "upstreams[2].forward_user_identity"]);
+    assert_eq!(
+        told,
+        [
+            "upstreams[1].forward_user_identity",
+            "upstreams[2].forward_user_identity",
+            "models[0]",
+            "pricing.overrides[0]"
+        ]
+    );
 }
 
 #[test]
@@ -200,7 +228,8 @@ fn a_file_that_says_little_gets_the_defaults() {
     );
     assert!(config.oidc.use_pkce && !config.oidc.userinfo_fallback);
     assert!(matches!(&config.store, store::Config::Sqlite { path } if path == Path::new("/etc/tollgate/tollgate.db")));
-    assert_eq!(config.upstreams[0].ttfb_timeout, Some(Duration::from_secs(120)));
+    assert_eq!(config.upstreams[0].timeouts.first_byte, Duration::from_secs(120));
+    assert_eq!((config.limits.max_concurrent_requests, config.limits.max_concurrent_per_user), (4096, None));
     assert_eq!(config.limits.max_request_bytes, 33_554_432);
     let limits = config.rate_limits;
     assert_eq!((limits.device_authorization.max, limits.device_verify.max), (30, 10));

@@ -1,92 +1,192 @@
-//! `upstreams` and `timeouts`: where inference goes.
+//! `upstreams`: where inference goes.
 
-use std::time::Duration;
+mod aws;
+mod foundry;
+mod google;
 
-use proxy::upstream::{Config, Credential};
+use proxy::upstream::credential::anthropic::FederationConfig;
+use proxy::upstream::{AnthropicConfig, ApiConfig, Config, Credential, Timeouts};
 use url::Url;
+use wire::catalog::{Catalog, CustomModel, Provider};
 
-use super::headers;
 use super::problem::did_you_mean;
-use super::read::{Field, all};
-use super::reference::{Later, Section, key, later};
+use super::read::{Field, Mapping, all};
+use super::reference::{Section, key};
+use super::{Environment, failover, headers};
+
+pub(super) use aws::{ASSUME_ROLE, GUARDRAIL};
+pub(super) use google::warn_short_context;
 
 pub(super) const SECTION: Section = Section {
     path: "upstreams[]",
     about: "Where inference goes: a list, tried in its order. At least one.",
     keys: &[
-        key("provider", "`anthropic`", "required", "The API it speaks."),
+        key(
+            "provider",
+            "`anthropic`, `bedrock`, `mantle`, `anthropicAws`, `anthropicGoogleCloud`, `vertex` or `foundry`",
+            "required",
+            "The API it speaks.",
+        ),
         key("name", "text, unique", "the provider", "What `models`, `pricing` and the audit call it."),
-        key("auth", "mapping", "required", "Its credential."),
+        key(
+            "auth",
+            "mapping",
+            "",
+            "Its credential. Required for `anthropic` and `foundry`; left out on AWS, AWS's default chain; left out on Google Cloud, its \
+             application default credentials.",
+        ),
         key(
             "base_url",
             "http or https URL without query",
-            "https://api.anthropic.com",
-            "Where it is; a path is kept as a prefix.",
+            "",
+            "Where it is; a path is kept as a prefix. Left out, the provider's own address, in its region.",
         ),
         key("headers", "mapping of header names to texts", "{}", "Headers added to every request."),
-        key("models", "list of model ids, not empty", "", "It serves these only; left out: all it has an id for."),
+        key(
+            "models",
+            "list of model ids, not empty",
+            "",
+            "It serves these only; left out: all it has an id for. Required for `mantle`.",
+        ),
         key("groups", "list of group names, not empty", "", "Only members of one of these use it; left out: everyone."),
         key(
             "forward_user_identity",
-            "boolean; not for api.anthropic.com",
+            "boolean; `anthropic` only, and not for api.anthropic.com",
             "false",
             "Tell it who is calling, in `x-claude-gateway-user-*` headers.",
         ),
+        key(
+            "region",
+            "AWS region; `bedrock`, `mantle`, `anthropicAws` only; on `vertex` a region, `global`, `us` or `eu`",
+            "",
+            "Where. Required there.",
+        ),
+        key(
+            "project_id",
+            "text; `vertex`, `anthropicGoogleCloud` only",
+            "",
+            "The Google Cloud project. Required there.",
+        ),
+        key(
+            "workspace_id",
+            "text; `anthropicAws`, `anthropicGoogleCloud` only",
+            "",
+            "The workspace of Claude Platform that is used. Required there.",
+        ),
+        key(
+            "resource",
+            "2 to 64 letters, digits and inner hyphens; `foundry` only",
+            "",
+            "The Foundry resource. Required there.",
+        ),
+        key("guardrail", "mapping; `bedrock` only", "", "A guardrail for every request."),
+        key("assume_role", "mapping; `bedrock`, `mantle` only", "", "An AWS role to use."),
+        key("timeouts", "mapping", "`timeouts` of the file", "Time limits of its own."),
+        key(
+            "failover_on",
+            "list of kinds of failure and statuses, not empty",
+            "[default]",
+            "What leads to the next upstream: `default`, which is all of these kinds - `connect`, `timeout`, `broken`, \
+             `credential`, `usage_limit`, `not_found`, `rate_limit`, `overload`, `server_error`, `model`, `first_frame` - \
+             single ones of them, or statuses from 400 to 599.",
+        ),
+        key("breaker", "mapping", "on", "When it is left alone because it fails."),
     ],
-    later: &[
-        later("failover_on", "answers on which the next upstream is tried"),
-        later("timeouts", "time limits of one upstream"),
-        later("region", "the region of a cloud provider"),
-        later("project_id", "the project of a Google Cloud provider"),
-        later("workspace_id", "the workspace on a cloud's Claude platform"),
-        later("resource", "the resource of Microsoft Foundry"),
-        later("guardrail", "a guardrail of Amazon Bedrock"),
-        later("assume_role", "an AWS role to assume"),
-    ],
+    later: &[],
 };
 
 pub(super) const AUTH: Section = Section {
     path: "upstreams[].auth",
-    about: "Exactly one of these.",
+    about: "For `anthropic` exactly one of the first two, or a federation rule. On AWS, `aws_access_key_id` with `aws_secret_access_key`, or one of \
+            the tokens, or nothing (`{}`): then the environment, a profile, SSO, a web identity, the container or the \
+            instance, as AWS's own tools look for it.",
     keys: &[
-        key("api_key", "text", "", "Sent as `x-api-key`."),
-        key("oauth_token", "text", "", "Sent as `Authorization: Bearer`."),
+        key("api_key", "text; `anthropic`, `anthropicAws` only", "", "Sent as `x-api-key`."),
+        key("oauth_token", "text; `anthropic` only", "", "Sent as `Authorization: Bearer`."),
+        key("aws_access_key_id", "text", "", "An access key of AWS."),
+        key("aws_secret_access_key", "text", "", "Its secret."),
+        key("aws_session_token", "text", "", "What a temporary key needs beside them."),
+        key(
+            "aws_bearer_token",
+            "text; `bedrock`, `mantle` only",
+            "",
+            "An API key of Amazon Bedrock, sent as `Authorization: Bearer`; wins over keys.",
+        ),
+        key(
+            "federation_rule_id",
+            "text; `anthropic` only",
+            "",
+            "The rule by which the workload's own token is exchanged for one of the Claude API.",
+        ),
+        key("organization_id", "text; `anthropic` only", "", "The organization of that rule. Required with it."),
+        key(
+            "identity_token_file",
+            "path; `anthropic` only",
+            "",
+            "Where the workload's own token is; read at every exchange. Required with the rule.",
+        ),
+        key("workspace_id", "text; `anthropic` only", "", "The workspace, where the rule allows more than one."),
+        key("service_account_id", "text; `anthropic` only", "", "The service account of that rule."),
+        key(
+            "service_account_json",
+            "path; `vertex`, `anthropicGoogleCloud` only",
+            "",
+            "A credential file of Google Cloud, of any type.",
+        ),
+        key(
+            "use_azure_ad",
+            "`true`; `foundry` only",
+            "",
+            "Ask with a token of Microsoft Entra: from the environment, a workload identity, a managed identity, or the Azure \
+             CLI.",
+        ),
     ],
-    later: &[
-        later("federation_rule_id", "a token exchanged for the workload's own identity"),
-        later("organization_id", "a token exchanged for the workload's own identity"),
-        later("identity_token_file", "a token exchanged for the workload's own identity"),
-        later("workspace_id", "a token exchanged for the workload's own identity"),
-        later("service_account_id", "a token exchanged for the workload's own identity"),
-        later("aws_access_key_id", "credentials of AWS"),
-        later("aws_secret_access_key", "credentials of AWS"),
-        later("aws_session_token", "credentials of AWS"),
-        later("aws_bearer_token", "credentials of AWS"),
-        later("service_account_json", "credentials of Google Cloud"),
-        later("use_azure_ad", "credentials of Microsoft Entra"),
-    ],
-};
-
-pub(super) const TIMEOUTS: Section = Section {
-    path: "timeouts",
-    about: "Time limits of upstream requests.",
-    keys: &[key(
-        "upstream_ttfb_ms",
-        "whole number above 0",
-        "120000",
-        "How long an upstream may take to send response headers.",
-    )],
     later: &[],
 };
 
-const LATER_PROVIDERS: &[Later] = &[
-    later("bedrock", "Amazon Bedrock"),
-    later("mantle", "Amazon Bedrock's Anthropic-format endpoint"),
-    later("anthropicAws", "Claude Platform on AWS"),
-    later("anthropicGoogleCloud", "Claude Platform on Google Cloud"),
-    later("vertex", "Google Cloud Vertex AI"),
-    later("foundry", "Microsoft Foundry"),
+const PROVIDERS: &[Provider] = &[
+    Provider::Anthropic,
+    Provider::Bedrock,
+    Provider::Mantle,
+    Provider::AnthropicAws,
+    Provider::AnthropicGoogleCloud,
+    Provider::Vertex,
+    Provider::Foundry,
 ];
+
+type Owners = &'static [(&'static str, &'static [Provider])];
+
+/// The keys that only some providers have.
+const KEYS_OF: Owners = &[
+    ("forward_user_identity", &[Provider::Anthropic]),
+    ("region", &[Provider::Bedrock, Provider::Mantle, Provider::AnthropicAws, Provider::Vertex]),
+    ("project_id", &[Provider::Vertex, Provider::AnthropicGoogleCloud]),
+    ("resource", &[Provider::Foundry]),
+    ("workspace_id", &[Provider::AnthropicAws, Provider::AnthropicGoogleCloud]),
+    ("guardrail", &[Provider::Bedrock]),
+    ("assume_role", &[Provider::Bedrock, Provider::Mantle]),
+];
+
+/// The same for keys of `auth`.
+const AUTH_OF: Owners = &[
+    ("api_key", &[Provider::Anthropic, Provider::AnthropicAws, Provider::Foundry]),
+    ("oauth_token", &[Provider::Anthropic]),
+    ("aws_access_key_id", &[Provider::Bedrock, Provider::Mantle, Provider::AnthropicAws]),
+    ("aws_secret_access_key", &[Provider::Bedrock, Provider::Mantle, Provider::AnthropicAws]),
+    ("aws_session_token", &[Provider::Bedrock, Provider::Mantle, Provider::AnthropicAws]),
+    ("aws_bearer_token", &[Provider::Bedrock, Provider::Mantle]),
+    ("federation_rule_id", &[Provider::Anthropic]),
+    ("organization_id", &[Provider::Anthropic]),
+    ("identity_token_file", &[Provider::Anthropic]),
+    ("workspace_id", &[Provider::Anthropic]),
+    ("service_account_id", &[Provider::Anthropic]),
+    ("service_account_json", &[Provider::Vertex, Provider::AnthropicGoogleCloud]),
+    ("use_azure_ad", &[Provider::Foundry]),
+];
+
+/// The keys of `auth` that belong to workload identity federation.
+const FEDERATION: [&str; 5] =
+    ["federation_rule_id", "organization_id", "identity_token_file", "workspace_id", "service_account_id"];
 
 const RESERVED_HEADERS: &[&str] = &[
     "authorization",
@@ -111,16 +211,16 @@ const RESERVED_HEADERS: &[&str] = &[
 const RESERVED_PREFIXES: &[&str] = &["anthropic-", "x-amz-", "x-amzn-", "x-stainless-", "x-claude-gateway-user-"];
 
 const ANTHROPIC: &str = "https://api.anthropic.com";
-const DEFAULT_TTFB_MS: u64 = 120_000;
 
 pub(super) fn read(
     upstreams: Option<Field<'_>>,
     timeouts: Option<Field<'_>>,
-    allow_loopback: bool,
+    environment: &Environment,
 ) -> Option<Vec<Config>> {
-    let ttfb = read_ttfb(timeouts);
+    let timeouts = failover::read_timeouts(timeouts);
     let items = upstreams?.some_items("upstream")?;
-    let read: Vec<Option<Config>> = items.iter().map(|item| read_one(item, allow_loopback)).collect();
+    let general = timeouts.unwrap_or_default();
+    let read: Vec<Option<Config>> = items.iter().map(|item| read_one(item, general, environment)).collect();
     for (index, upstream) in read.iter().enumerate() {
         let Some(upstream) = upstream else { continue };
         let taken = read[..index].iter().flatten().any(|earlier| earlier.name == upstream.name);
@@ -128,82 +228,144 @@ pub(super) fn read(
             items[index].refuse(format!("another upstream is called {} already; give each a name", upstream.name));
         }
     }
-    let ttfb = ttfb?;
-    all(read.into_iter()).map(|upstreams: Vec<Config>| {
-        upstreams.into_iter().map(|upstream| Config { ttfb_timeout: Some(ttfb), ..upstream }).collect()
-    })
+    timeouts?;
+    all(read.into_iter())
 }
 
-fn read_ttfb(timeouts: Option<Field<'_>>) -> Option<Duration> {
-    let Some(field) = timeouts else { return Some(Duration::from_millis(DEFAULT_TTFB_MS)) };
-    let timeouts = field.mapping(&TIMEOUTS)?;
-    let ms = timeouts.or("upstream_ttfb_ms", DEFAULT_TTFB_MS, |field| field.whole(1..=u64::from(u32::MAX)));
-    ms.map(Duration::from_millis)
-}
-
-fn read_one(item: &Field<'_>, allow_loopback: bool) -> Option<Config> {
-    // A provider that is not built is said once, and not once more for each of its keys.
-    if let Some(provider) = item.below("provider")
-        && let Some(later) = LATER_PROVIDERS.iter().find(|later| provider.is(later.name))
-    {
-        provider.refuse(format!("{}; the provider so far is anthropic", later.refusal()));
-        return None;
-    }
+fn read_one(item: &Field<'_>, general: Timeouts, environment: &Environment) -> Option<Config> {
     let upstream = item.mapping(&SECTION)?;
-    let provider = upstream.required("provider", "write anthropic", read_provider);
-    let name = upstream.or("name", "anthropic", Field::text);
-    let credential = upstream.required("auth", "write api_key or oauth_token below it", read_credential);
-    let base_url = match upstream.get("base_url") {
-        Some(field) => read_base_url(&field, allow_loopback),
-        None => Url::parse(ANTHROPIC).ok(),
+    let provider = upstream.required("provider", &format!("write one of {}", provider_names()), read_provider);
+    let strict = provider.and_then(|provider| refuse_foreign(&upstream, provider, KEYS_OF));
+    let name = upstream.or("name", provider.map_or("anthropic", Provider::as_str), Field::text);
+    let written_url = upstream.maybe("base_url", |field| read_base_url(field, environment.allow_loopback()));
+    let (api, default_url) = match provider.unwrap_or(Provider::Anthropic) {
+        Provider::Anthropic => {
+            let default = Url::parse(ANTHROPIC).ok();
+            (read_anthropic(&upstream, written_url.clone().flatten().or(default.clone()).as_ref()), default)
+        }
+        google @ (Provider::Vertex | Provider::AnthropicGoogleCloud) => google::read(google, &upstream, environment),
+        Provider::Foundry => foundry::read(&upstream, environment),
+        aws => aws::read(aws, &upstream, environment),
     };
     let headers = upstream.or("headers", Vec::new(), |field| headers::read(field, is_reserved));
     let models = upstream.maybe("models", |field| field.some_texts("model"));
+    if provider == Some(Provider::Mantle) && upstream.get("models").is_none() {
+        upstream.missing("models", "name the models that it serves, such as claude-sonnet-5");
+    }
     let groups = upstream.maybe("groups", |field| field.some_texts("group"));
-    let identity = upstream.or("forward_user_identity", false, |field| read_identity(field, base_url.as_ref()));
-    provider?;
+    let timeouts = failover::read_own_timeouts(&upstream, general);
+    let failover_on = failover::read_failover_on(&upstream);
+    let breaker = failover::read_breaker(&upstream);
+    strict?;
     Some(Config {
         name: name?.trim().to_owned(),
-        base_url: base_url?,
-        credential: credential?,
+        base_url: written_url?.or(default_url)?,
         headers: headers?,
         models: models?,
         groups: groups?,
-        forward_user_identity: identity?,
-        ttfb_timeout: None,
+        api: api?,
+        timeouts: timeouts?,
+        failover_on: failover_on?,
+        breaker: breaker?,
     })
 }
 
-fn read_provider(field: &Field<'_>) -> Option<()> {
-    let written = field.text()?;
-    if written == "anthropic" {
-        return Some(());
+/// Warns of models that an upstream lists and has no id for.
+pub(super) fn warn_unroutable(upstreams: Option<Field<'_>>, read: &[Config], models: &[CustomModel]) {
+    let Ok(catalog) = Catalog::new(models.to_vec(), true) else { return };
+    let Some(items) = upstreams.and_then(|field| field.items()) else { return };
+    for (item, upstream) in items.iter().zip(read) {
+        let lists = item.below("models").and_then(|field| field.items()).unwrap_or_default();
+        for (field, id) in lists.iter().zip(upstream.models.iter().flatten()) {
+            let routed = catalog.resolve(id).and_then(|model| {
+                model.id_for(&upstream.name, upstream.api.provider(), upstream.api.region()).map(drop)
+            });
+            if routed.is_none() {
+                field.warn(format!(
+                    "{} has no model {id}; nothing will be sent there for it",
+                    upstream.api.provider().as_str()
+                ));
+            }
+        }
     }
-    let names = || LATER_PROVIDERS.iter().map(|later| later.name).chain(["anthropic"]);
-    match did_you_mean(written, names()) {
+}
+
+fn provider_names() -> String {
+    PROVIDERS.iter().map(|provider| provider.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn read_provider(field: &Field<'_>) -> Option<Provider> {
+    let written = field.text()?;
+    if let Some(provider) = PROVIDERS.iter().find(|provider| provider.as_str() == written) {
+        return Some(*provider);
+    }
+    match did_you_mean(written, PROVIDERS.iter().map(|provider| provider.as_str())) {
         Some(meant) => field.refuse(format!("unknown provider; did you mean {meant}?")),
-        None => field.refuse("unknown provider; write anthropic"),
+        None => field.refuse(format!("unknown provider; write one of {}", provider_names())),
     }
     None
 }
 
+/// Refuses keys that another provider has and this one has not.
+fn refuse_foreign(mapping: &Mapping<'_>, provider: Provider, owners: Owners) -> Option<()> {
+    let mut clean = Some(());
+    for (key, providers) in owners {
+        if providers.contains(&provider) {
+            continue;
+        }
+        if let Some(field) = mapping.get(key) {
+            let names: Vec<_> = providers.iter().map(|owner| owner.as_str()).collect();
+            field.refuse(format!(
+                "is for {}, and this upstream is {}; leave it out",
+                names.join(", "),
+                provider.as_str()
+            ));
+            clean = None;
+        }
+    }
+    clean
+}
+
+fn read_anthropic(upstream: &Mapping<'_>, base_url: Option<&Url>) -> Option<ApiConfig> {
+    let credential =
+        upstream.required("auth", "write api_key, oauth_token or a federation rule below it", read_credential);
+    let identity = upstream.or("forward_user_identity", false, |field| read_identity(field, base_url));
+    Some(ApiConfig::Anthropic(AnthropicConfig { credential: credential?, forward_user_identity: identity? }))
+}
+
 fn read_credential(field: &Field<'_>) -> Option<Credential> {
     let auth = field.mapping(&AUTH)?;
-    match (auth.get("api_key"), auth.get("oauth_token")) {
-        (Some(key), None) => key.secret().map(Credential::ApiKey),
-        (None, Some(token)) => token.secret().map(Credential::OauthToken),
-        (Some(_), Some(_)) => {
-            auth.refuse("api_key and oauth_token exclude each other; keep one");
+    refuse_foreign(&auth, Provider::Anthropic, AUTH_OF)?;
+    let is_federated = FEDERATION.iter().any(|key| auth.get(key).is_some());
+    match (auth.get("api_key"), auth.get("oauth_token"), is_federated) {
+        (Some(key), None, false) => key.secret().map(Credential::ApiKey),
+        (None, Some(token), false) => token.secret().map(Credential::OauthToken),
+        (None, None, true) => read_federation(&auth).map(Credential::Federation),
+        (None, None, false) => {
+            auth.refuse("no credential; write api_key, oauth_token or a federation rule");
             None
         }
-        (None, None) => {
-            // A credential of a later version has been reported by its key.
-            if auth.is_empty() {
-                auth.refuse("no credential; write api_key or oauth_token");
-            }
+        _ => {
+            auth.refuse("api_key, oauth_token and a federation rule exclude each other; keep one");
             None
         }
     }
+}
+
+fn read_federation(auth: &Mapping<'_>) -> Option<FederationConfig> {
+    let text = |field: &Field<'_>| field.any_string();
+    let rule = auth.required("federation_rule_id", "write the id of the rule, such as fdrl_...", text);
+    let organization = auth.required("organization_id", "write the id of the organization", text);
+    let file = auth.required("identity_token_file", "write where the workload's token is", Field::existing_file);
+    let workspace_id = auth.maybe("workspace_id", text);
+    let service_account_id = auth.maybe("service_account_id", text);
+    Some(FederationConfig {
+        federation_rule_id: rule?,
+        organization_id: organization?,
+        identity_token_file: file?,
+        workspace_id: workspace_id?,
+        service_account_id: service_account_id?,
+    })
 }
 
 fn read_base_url(field: &Field<'_>, allow_loopback: bool) -> Option<Url> {

@@ -1,5 +1,6 @@
 //! The admin API (surface: automation): spend caps and what they do (contract B8), sessions and their end.
 
+mod audit;
 mod caps;
 mod effective;
 mod error;
@@ -47,6 +48,7 @@ pub fn routes(admins: Arc<Admins>, caps: Caps, report: Report, sessions: Session
     Router::new()
         .route("/v1/organizations/spend_limits", get(caps::list).post(caps::put))
         .route("/v1/organizations/spend_limits/effective", get(effective::list))
+        .route("/v1/organizations/spend_limits/audit", get(audit::list))
         .route("/v1/organizations/spend_limits/{id}", get(caps::show).delete(caps::delete))
         .route("/v1/organizations/sessions", get(sessions::list))
         .route("/v1/organizations/sessions/revoke", post(sessions::revoke))

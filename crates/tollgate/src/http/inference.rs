@@ -4,3 +4,4 @@ mod error;
 pub mod messages;
 pub mod models;
 mod unified;
+pub mod usage;

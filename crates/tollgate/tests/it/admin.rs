@@ -1,5 +1,6 @@
 //! The admin API (contract B8): what an operator's automation sees.
 
+mod audit;
 mod caps;
 mod effective;
 mod pools;

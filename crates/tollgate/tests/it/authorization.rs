@@ -29,9 +29,10 @@ const OPEN: [&str; 15] = [
 ];
 
 /// Every path that the gateway serves.
-const PATHS: [&str; 25] = [
+const PATHS: &[&str] = &[
     "/",
     "/.well-known/oauth-authorization-server",
+    "/api/oauth/usage",
     "/device",
     "/device/deny",
     "/favicon.ico",
@@ -53,6 +54,7 @@ const PATHS: [&str; 25] = [
     "/v1/organizations/sessions",
     "/v1/organizations/sessions/revoke",
     "/v1/organizations/spend_limits",
+    "/v1/organizations/spend_limits/audit",
     "/v1/organizations/spend_limits/effective",
     "/v1/traces",
 ];

@@ -8,9 +8,10 @@ use crate::support::upstream::{Answer, Gate, Step};
 
 const PROMPT: &str = r#"{"model":"claude-haiku-4-5","max_tokens":16,"messages":[]}"#;
 
+/// Three that are asked whatever came of it before: what a breaker does is a matter of its own.
 async fn three() -> TestGateway {
-    let setup =
-        ["first", "second", "third"].iter().fold(TestGateway::setup(), |s, name| s.upstream(json!({ "name": name })));
+    let upstream = |name: &str| json!({ "name": name, "breaker": { "enabled": false } });
+    let setup = ["first", "second", "third"].iter().fold(TestGateway::setup(), |s, name| s.upstream(upstream(name)));
     setup.start().await
 }
 
@@ -115,6 +116,86 @@ async fn an_upstream_that_cannot_be_reached_or_says_nothing_is_passed_over() {
     assert_eq!(asked(&gateway), [0, 1, 1, 1], "each is asked once");
     let event = gateway.audit().next("inference").await;
     assert_eq!((event["upstream"].as_str(), event["attempts"].as_u64()), (Some("good"), Some(4)));
+    let tried: Vec<_> =
+        event["tried"].as_array().unwrap().iter().map(|one| [&one["upstream"], &one["ended"]]).collect();
+    insta::assert_compact_json_snapshot!(tried, @r#"[["dead", "connect"], ["silent", "timeout"], ["closing", "broken"], ["good", "served"]]"#);
+    let waited = event["tried"][1]["ms"].as_u64().unwrap();
+    assert!(waited >= 250, "{event}");
+}
+
+#[tokio::test]
+async fn an_upstream_that_keeps_failing_is_left_alone_and_the_next_one_serves() {
+    let first = json!({ "name": "first", "breaker": { "consecutive_failures": 2 } });
+    let gateway = TestGateway::setup().upstream(first).upstream(json!({ "name": "second" })).start().await;
+    gateway.upstream().answer_otherwise(|_| Answer::error(500, "api_error", "no"));
+    for _ in 0..5 {
+        assert_eq!(ask(&gateway).await.status, 200);
+    }
+    assert_eq!(asked(&gateway), [2, 5]);
+}
+
+#[tokio::test]
+async fn an_operator_widens_and_narrows_what_leads_to_the_next_upstream() {
+    let wide = json!({ "name": "wide", "failover_on": ["default", 408] });
+    let narrow = json!({ "name": "narrow", "failover_on": ["connect", 529] });
+    let gateway =
+        TestGateway::setup().upstream(wide).upstream(narrow).upstream(json!({ "name": "third" })).start().await;
+    gateway.upstreams()[0].answer_otherwise(|_| failing(408));
+    gateway.upstreams()[1].answer(failing(529));
+    assert_eq!(ask(&gateway).await.status, 200);
+    assert_eq!(asked(&gateway), [1, 1, 1]);
+    let gateway = {
+        let narrow = json!({ "name": "narrow", "failover_on": ["connect", 529] });
+        TestGateway::setup().upstream(narrow).upstream(json!({ "name": "second" })).start().await
+    };
+    gateway.upstream().answer(failing(503));
+    let reply = ask(&gateway).await;
+    assert_eq!((reply.status.as_u16(), reply.header("retry-after")), (529, Some("7")));
+    gateway.upstream().answer(failing(401));
+    assert_eq!(ask(&gateway).await.status, 502, "our credential stays our matter");
+    assert_eq!(asked(&gateway), [2, 0]);
+}
+
+#[tokio::test]
+async fn a_stream_that_falls_silent_is_ended_with_an_error_and_charged_as_far_as_it_came() {
+    let idle = json!({ "name": "first", "timeouts": { "idle_ms": 50 } });
+    let gateway = TestGateway::setup().upstream(idle).start().await;
+    gateway.upstream().answer(Answer::stream([Step::from(": hello\n\n"), Gate::closed().step()]));
+    let reply = gateway.as_user("alice").messages(PROMPT).await;
+    let error = r#"event: error
+data: {"type":"error","request_id":"ID","error":{"type":"timeout_error","message":"the upstream has sent nothing for 0.05 s"}}
+
+"#;
+    let id = reply.header("request-id").unwrap();
+    assert_eq!(reply.text(), format!(": hello\n\n{}", error.replace("ID", id)));
+    assert_eq!(gateway.audit().next("inference").await["outcome"], "upstream_aborted");
+}
+
+#[tokio::test]
+async fn more_requests_than_may_be_served_at_once_are_told_at_once_and_before_their_bodies_are_read() {
+    let limits = json!({ "limits": { "max_concurrent_requests": 2, "max_concurrent_per_user": 1 } });
+    let gateway = TestGateway::setup().config(limits).start().await;
+    let gate = Gate::closed();
+    for _ in 0..2 {
+        gateway.upstream().answer(Answer::stream([Step::from(": hello\n\n"), gate.step()]));
+    }
+    let alices = gateway.as_user("alice").stream(PROMPT).await.unwrap();
+    let second = gateway.as_user("alice").messages("no JSON").await;
+    assert_eq!((second.status.as_u16(), second.header("retry-after")), (429, Some("1")));
+    assert_eq!(second.json()["error"]["type"], "rate_limit_error");
+    let bobs = gateway.as_user("bob").stream(PROMPT).await.unwrap();
+    let third = gateway.as_user("carol").messages("no JSON").await;
+    assert_eq!((third.status.as_u16(), third.header("retry-after")), (529, Some("1")));
+    assert_eq!(third.json()["error"]["type"], "overloaded_error");
+    let refused = gateway.audit().next("inference").await;
+    assert_eq!((refused["status"].as_u64(), refused["outcome"].as_str()), (Some(429), Some("rejected")));
+    gate.open();
+    alices.rest().await.unwrap();
+    bobs.rest().await.unwrap();
+    gateway.audit().next("inference").await;
+    gateway.audit().next("inference").await;
+    gateway.audit().next("inference").await;
+    assert_eq!(gateway.as_user("alice").messages(PROMPT).await.status, 200);
 }
 
 #[tokio::test]

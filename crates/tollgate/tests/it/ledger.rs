@@ -11,8 +11,8 @@ use control::policy::{Config as PolicyConfig, Policies};
 use control::spend::ledger::Writer;
 use control::spend::report::{Order, Whose};
 use control::spend::{
-    Admission, Caps, Config, GroupMode, Ledger, Money, Origin, Period, Prices, Pricing, Refusal, Report, Reservation,
-    Scope, Setting, Settlement,
+    Admission, Caps, Config, GroupMode, Ledger, Money, Origin, Period, Prices, Pricing, Quote, Refusal, Report,
+    Reservation, Scope, Setting, Settlement,
 };
 use control::store::{Config as StoreConfig, PostgresConfig, Store};
 use tokio::task::JoinHandle;
@@ -119,6 +119,12 @@ async fn open(store: &StoreConfig, clock: Arc<dyn Clock>, config: &Config) -> (H
     (House { store, clock, caps, ledger, policies: Arc::new(policies) }, writer)
 }
 
+/// What the model costs on the one upstream.
+fn quote() -> Quote {
+    let catalog = Catalog::new(Vec::new(), true).unwrap();
+    Prices::default().quote(MODEL, catalog.resolve(MODEL).unwrap(), "anthropic", MODEL)
+}
+
 async fn start(database: Database, wait: Duration) -> Running {
     let database = database.fresh().await;
     let store = store_config(&database);
@@ -167,7 +173,7 @@ impl House {
             // Bounds what is used, prices of the dearest kind included.
             body_bytes: 1_000,
             max_tokens: Some(200),
-            upstreams: vec!["anthropic".to_owned()],
+            quotes: vec![quote()],
             origin: Origin { session_id: Some("s-1".to_owned()), ..Origin::default() },
         }
     }

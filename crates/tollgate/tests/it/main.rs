@@ -28,6 +28,7 @@ mod failover;
 mod identity_provider;
 mod managed;
 mod messages;
+mod oauth_usage;
 mod sessions;
 mod shutdown;
 mod sign_in;

@@ -346,6 +346,7 @@ async fn the_audit_tells_of_a_request_what_happened_to_it() {
         assert!(!event[measured].is_null(), "{measured}");
         event.as_object_mut().unwrap().remove(measured);
     }
+    assert!(event["tried"][0]["ms"].take().is_u64());
     insta::assert_json_snapshot!(event, @r#"
     {
       "attempts": 1,
@@ -362,6 +363,14 @@ async fn the_audit_tells_of_a_request_what_happened_to_it() {
       "session_id": "s-1",
       "status": 200,
       "sub": "alice",
+      "tried": [
+        {
+          "ended": "served",
+          "ms": null,
+          "status": 200,
+          "upstream": "first"
+        }
+      ],
       "upstream": "first",
       "upstream_cloud_request_id": null,
       "upstream_request_id": "req_up"

@@ -9,6 +9,7 @@ use crate::support::client::StockClient;
 use crate::support::gateway::TestGateway;
 use crate::support::http::Visitor;
 use crate::support::idp::{Account, RefreshTokens};
+use crate::support::upstream::{Answer, Step, message_events};
 
 const MODEL: &str = "claude-sonnet-4-6";
 
@@ -88,6 +89,28 @@ async fn a_session_is_refreshed_silently_and_its_end_is_noticed_at_the_next_requ
     let told = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1));
     assert!(told.contains("/login"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_developer_sees_the_notice_at_75_and_95_percent_and_the_dollars() {
+    let alice = Account::new("alice").email("alice@example.com");
+    let gateway = TestGateway::setup().people(RefreshTokens::Rotated, &[alice]).start().await;
+    let client = signed_in(&gateway).await;
+    gateway.cap("alice", 1_000).await;
+    for (output_tokens, notice, dollars) in [
+        // At $15 a million: $8.00, then $9.60.
+        (533_334, "You've used 80% ", "$8.00 / $10.00 spent"),
+        (106_667, "You've used 96% ", "$9.60 / $10.00 spent"),
+    ] {
+        gateway.upstream().answer_otherwise(move |_| Answer::message(MODEL, "hi", 0, output_tokens));
+        let spent = gateway.as_user("alice").messages(json!({ "model": MODEL, "messages": [] }).to_string()).await;
+        assert_eq!(spent.status, 200, "{}", spent.text());
+        gateway
+            .upstream()
+            .answer_otherwise(|_| Answer::stream(message_events(MODEL, &["Hello"], 0, 0).into_iter().map(Step::from)));
+        let shown = client.usage(notice).await;
+        assert!(shown.contains(dollars), "{shown}");
+    }
 }
 
 /// Exit status and last words.

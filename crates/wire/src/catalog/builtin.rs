@@ -37,15 +37,15 @@ impl Builtins {
         self.models.iter().find(|model| model.spellings().contains(&&*id))
     }
 
-    /// List price of the model that some provider calls by that id, whatever the Bedrock region prefix.
-    pub(super) fn price_of(&self, upstream_id: &str) -> Option<&Price> {
+    /// The model that some provider calls by that id, whatever the Bedrock region prefix.
+    pub(super) fn by_upstream_id(&self, upstream_id: &str) -> Option<&Builtin> {
         let id = lower(upstream_id);
         let bare = id.find("anthropic.").filter(|at| *at == 0 || id[..*at].ends_with('.')).map(|at| &id[at..]);
         let names = |model: &&Builtin| {
             model.spellings().contains(&&*id)
                 || bare.is_some_and(|bare| bare == model.bedrock_bare() || model.mantle.as_deref() == Some(bare))
         };
-        self.models.iter().find(names).map(|model| &model.price)
+        self.models.iter().find(names)
     }
 
     pub(super) fn families(&self) -> HashSet<&str> {

@@ -181,52 +181,68 @@ fn an_entry_that_cannot_stand_is_named() {
     assert_eq!(twice, CatalogError::DuplicateId { id: "M".to_owned() });
 }
 
+/// The published price table, in USD per million tokens: model, input, output, cache read, writes for five minutes and for
+/// one hour, and the factor of fast speed.
+const PRICES: &str = "
+    | opus-4, opus-4-1                               | 15  | 75  | 1.5  | 18.75 | 30  | x1 |
+    | opus-4-5                                       | 5   | 25  | 0.5  | 6.25  | 10  | x1 |
+    | opus-4-6, opus-4-7                             | 5   | 25  | 0.5  | 6.25  | 10  | x6 |
+    | opus-4-8, opus-5                               | 5   | 25  | 0.5  | 6.25  | 10  | x2 |
+    | opus-5-5                                       | 4   | 20  | 0.2  | 5     | 8   | x2 |
+    | sonnet-4, sonnet-4-5, sonnet-4-6               | 3   | 15  | 0.3  | 3.75  | 6   | x1 |
+    | 3-5-sonnet, 3-7-sonnet                         | 3   | 15  | 0.3  | 3.75  | 6   | x1 |
+    | sonnet-5                                       | 2   | 10  | 0.2  | 2.5   | 4   | x1 |
+    | sonnet-5-5                                     | 2   | 10  | 0.1  | 2.5   | 4   | x1 |
+    | haiku-4-5                                      | 1   | 5   | 0.1  | 1.25  | 2   | x1 |
+    | haiku-5-5, prompt <= 100000                    | 0.1 | 0.5 | 0.01 | 0.125 | 0.2 | x1 |
+    | haiku-5-5, prompt > 100000                     | 0.5 | 2.5 | 0.05 | 0.625 | 1   | x1 |
+    | 3-5-haiku                                      | 0.8 | 4   | 0.08 | 1     | 1.6 | x1 |
+    | fable-5                                        | 10  | 50  | 1    | 12.5  | 20  | x1 |
+    | fable-5-1                                      | 10  | 50  | 0.25 | 12.5  | 20  | x1 |
+    | fable-5-2                                      | 8   | 40  | 0.2  | 10    | 16  | x2 |
+    | unknown                                        | 5   | 25  | 0.5  | 6.25  | 10  | x1 |";
+
 #[test]
-fn prices_are_those_of_the_contract() {
+fn prices_are_those_of_the_table() {
     let catalog = builtin();
-    let price = |id: &str| catalog.resolve(id).unwrap().price.clone();
-    let cents = |id: &str| {
-        let Rates { input, output, cache_read, cache_write_5m, cache_write_1h } = price(id).base;
-        [input, output, cache_read, cache_write_5m, cache_write_1h].map(|nano| nano / 1_000_000)
-    };
-    for (id, expected, fast) in [
-        ("claude-opus-4", [15_000, 75_000, 1_500, 18_750, 30_000], 1),
-        ("claude-opus-4-1", [15_000, 75_000, 1_500, 18_750, 30_000], 1),
-        ("claude-opus-4-5", [5_000, 25_000, 500, 6_250, 10_000], 1),
-        ("claude-opus-4-6", [5_000, 25_000, 500, 6_250, 10_000], 6),
-        ("claude-opus-4-7", [5_000, 25_000, 500, 6_250, 10_000], 6),
-        ("claude-opus-4-8", [5_000, 25_000, 500, 6_250, 10_000], 2),
-        ("claude-opus-5", [5_000, 25_000, 500, 6_250, 10_000], 2),
-        ("claude-opus-5-5", [4_000, 20_000, 200, 5_000, 8_000], 2),
-        ("claude-sonnet-4", [3_000, 15_000, 300, 3_750, 6_000], 1),
-        ("claude-sonnet-4-5", [3_000, 15_000, 300, 3_750, 6_000], 1),
-        ("claude-sonnet-4-6", [3_000, 15_000, 300, 3_750, 6_000], 1),
-        ("claude-3-5-sonnet", [3_000, 15_000, 300, 3_750, 6_000], 1),
-        ("claude-3-7-sonnet", [3_000, 15_000, 300, 3_750, 6_000], 1),
-        ("claude-sonnet-5", [2_000, 10_000, 200, 2_500, 4_000], 1),
-        ("claude-sonnet-5-5", [2_000, 10_000, 100, 2_500, 4_000], 1),
-        ("claude-haiku-4-5", [1_000, 5_000, 100, 1_250, 2_000], 1),
-        ("claude-haiku-5-5", [100, 500, 10, 125, 200], 1),
-        ("claude-3-5-haiku", [800, 4_000, 80, 1_000, 1_600], 1),
-        ("claude-fable-5", [10_000, 50_000, 1_000, 12_500, 20_000], 1),
-        ("claude-fable-5-1", [10_000, 50_000, 250, 12_500, 20_000], 1),
-        ("claude-fable-5-2", [8_000, 40_000, 200, 10_000, 16_000], 2),
-    ] {
-        assert_eq!((cents(id), price(id).fast), (expected, fast), "{id}");
-        assert_eq!(price(id).long_prompt.is_some(), id == "claude-haiku-5-5", "{id}");
+    let mut seen = Vec::new();
+    for row in PRICES.trim().lines() {
+        let cells: Vec<&str> = row.trim().trim_matches('|').split('|').map(str::trim).collect();
+        let (models, rates, fast) = (cells[0], &cells[1..6], cells[6]);
+        let nano = |usd: &&str| (usd.parse::<f64>().unwrap() * 1e9).round() as i64;
+        let rates: Vec<i64> = rates.iter().map(nano).collect();
+        let of = |rates: Rates| {
+            let Rates { input, output, cache_read, cache_write_5m, cache_write_1h } = rates;
+            vec![input, output, cache_read, cache_write_5m, cache_write_1h]
+        };
+        for name in models.split(", ").filter(|name| !name.starts_with("prompt")) {
+            let id = format!("claude-{name}");
+            let price = match name {
+                "unknown" => Catalog::unknown_price(),
+                _ => catalog.resolve(&id).unwrap().listed_as(&id).unwrap().price,
+            };
+            let is_long = models.contains("prompt >");
+            let found = if is_long { price.long_prompt.unwrap().1 } else { price.base };
+            assert_eq!(of(found), rates, "{name}");
+            assert_eq!(format!("x{}", price.fast), fast, "{name}");
+            assert_eq!(
+                price.long_prompt.map(|(above, _)| above),
+                models.contains("prompt").then_some(100_000),
+                "{name}"
+            );
+            seen.push(id);
+        }
     }
-    let (above, long) = price("claude-haiku-5-5").long_prompt.unwrap();
-    assert_eq!((above, long.input, long.output), (100_000, 500_000_000, 2_500_000_000));
-    assert_eq!((long.cache_read, long.cache_write_5m, long.cache_write_1h), (50_000_000, 625_000_000, 1_000_000_000));
-    let unknown = Catalog::unknown_price();
-    assert_eq!((unknown.base.input, unknown.base.output, unknown.fast), (5_000_000_000, 25_000_000_000, 1));
+    let unseen: Vec<_> = catalog.models.iter().filter_map(|model| model.canonical.as_ref()).collect();
+    assert!(unseen.iter().all(|id| seen.contains(id)), "the table lacks some of {unseen:?}");
     assert_eq!(Catalog::web_search_price(), 10_000_000);
 }
 
 #[test]
 fn an_upstream_id_has_the_price_of_the_model_some_provider_calls_so() {
-    let catalog = builtin();
-    let input = |id: &str| catalog.price_of_upstream_id(id).map(|price| price.base.input / 1_000_000);
+    let catalog = Catalog::new(vec![custom("house", &[("a", "x")])], true).unwrap();
+    let other = catalog.resolve("house").unwrap();
+    let input = |id: &str| other.listed_as(id).map(|listed| listed.price.base.input / 1_000_000);
     for id in [
         "claude-haiku-4-5",
         "claude-haiku-4-5-20251001",
@@ -246,23 +262,36 @@ fn an_upstream_id_has_the_price_of_the_model_some_provider_calls_so() {
 }
 
 #[test]
-fn a_custom_id_costs_what_it_is_filed_under_or_maps_to() {
+fn a_model_is_listed_as_what_is_sent_and_else_as_what_it_is_filed_under() {
     let entries = vec![
         custom("mine", &[("a", "claude-haiku-4-5"), ("b", "arn:x")]),
-        custom("claude-opus-4-8", &[("a", "arn:y")]),
-        custom("other", &[("a", "arn:z")]),
+        custom("claude-opus-4-8", &[("a", "arn:y"), ("b", "claude-haiku-4-5")]),
     ];
-    let catalog = Catalog::new(entries, true).unwrap();
-    let on = |id: &str, upstream: &str| {
-        catalog.resolve(id).unwrap().price_on(upstream).map(|price| price.base.input / 1_000_000)
-    };
-    assert_eq!(on("mine", "a"), Some(1_000));
-    assert_eq!(on("mine", "b"), None);
-    assert_eq!(on("claude-opus-4-8", "a"), Some(5_000));
-    assert_eq!(on("claude-opus-4-8", "b"), Some(5_000));
-    assert_eq!(on("other", "a"), None);
-    assert_eq!(catalog.resolve("mine").unwrap().price.base.input, 1_000_000_000);
-    assert_eq!(catalog.resolve("other").unwrap().price, Catalog::unknown_price());
+    let catalog = Catalog::new(entries.clone(), true).unwrap();
+    let on = |id: &str, sent: &str| catalog.resolve(id).unwrap().listed_as(sent).map(|listed| listed.canonical);
+    assert_eq!(on("mine", "claude-haiku-4-5"), Some("claude-haiku-4-5"));
+    assert_eq!(on("mine", "arn:x"), None);
+    assert_eq!(on("claude-opus-4-8", "arn:y"), Some("claude-opus-4-8"));
+    assert_eq!(on("claude-opus-4-8", "claude-haiku-4-5"), Some("claude-haiku-4-5"));
+    assert_eq!(on("claude-opus-4-8", "claude-opus-4-8"), Some("claude-opus-4-8"));
+    assert_eq!((entries[0].is_listed_as("arn:x"), entries[0].is_listed_as("Claude-Haiku-4-5")), (false, true));
+    assert!(entries[1].is_listed_as("arn:y"));
+}
+
+#[test]
+fn an_id_is_known_when_a_client_a_provider_or_the_configuration_may_use_it() {
+    let mine = || custom("mine", &[("a", "eu.anthropic.claude-haiku-4-5-20251001-v1:0"), ("b", "arn:X")]);
+    let only = Catalog::new(vec![mine()], false).unwrap();
+    for id in ["Mine", "arn:x", "eu.anthropic.claude-haiku-4-5-20251001-v1:0", "claude-haiku-4-5"] {
+        assert!(only.knows(id), "{id}");
+    }
+    for id in ["claude-haiku-4-5-20251001", "claude-opus-4-6", "arn:z", ""] {
+        assert!(!only.knows(id), "{id}");
+    }
+    let all = Catalog::new(vec![mine()], true).unwrap();
+    for id in ["claude-haiku-4-5-20251001", "claude-opus-4-6", "eu.anthropic.claude-opus-4-6-v1"] {
+        assert!(all.knows(id), "{id}");
+    }
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl Standing {
     }
 
     /// Which of two caps is used up further.
-    fn compare_fullness(&self, other: &Self) -> std::cmp::Ordering {
+    pub(in crate::spend) fn compare_fullness(&self, other: &Self) -> std::cmp::Ordering {
         let cross = |a: &Self, b: &Self| i128::from(a.spent.nano()) * i128::from(b.cap.limit().nano());
         cross(self, other).cmp(&cross(other, self))
     }

@@ -21,9 +21,11 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use wire::catalog::Catalog;
 
-use super::super::{Answer, Config, Facts, Failure, Inference, Relay};
+use super::super::{Answer, Config, Facts, Failure, Inference, MOST, Relay, Seats};
 use crate::upstream::scripted::Server;
-use crate::upstream::{self, AnthropicConfig, ApiConfig, Credential, Endpoint, Upstreams};
+use crate::upstream::{
+    self, AnthropicConfig, ApiConfig, Breaker, Credential, Endpoint, FailoverOn, Timeouts, Upstreams,
+};
 
 /// Costs 3 dollars per million tokens of input, 15 of output.
 pub(super) const MODEL: &str = "claude-sonnet-4-5-20250929";
@@ -70,7 +72,9 @@ pub(super) fn config(name: &str, base_url: &str) -> upstream::Config {
             credential: Credential::ApiKey("sk-upstream".into()),
             forward_user_identity: false,
         }),
-        ttfb_timeout: None,
+        timeouts: Timeouts::default(),
+        failover_on: FailoverOn::default(),
+        breaker: Some(Breaker::default()),
     }
 }
 
@@ -110,9 +114,12 @@ impl Gateway {
         let catalog = Arc::new(Catalog::new(Vec::new(), true).unwrap());
         let egress = Egress::new(&connect::Config { allow_loopback: true, proxy: None }).unwrap();
         let lines = Lines::default();
+        let seats = Arc::new(Seats::new(MOST, None));
+        let shared_clock: Arc<dyn Clock> = clock.clone();
         let inference = Arc::new(Inference {
+            seats,
             config: Config { max_request_bytes: 1000, billing_group_tag: billing_group_tag.map(str::to_owned) },
-            upstreams: Upstreams::new(upstreams, &catalog, &egress, &(clock.clone() as Arc<dyn Clock>)).unwrap(),
+            upstreams: Upstreams::new(upstreams, &catalog, &egress, &shared_clock).unwrap(),
             policies: Arc::new(policies(catalog)),
             ledger: Some(ledger),
             audit: AuditLog::to(lines.clone(), clock.clone()).unwrap(),

@@ -60,6 +60,7 @@ async fn a_whole_answer_costs_its_usage() {
         "evt": "inference", "model": MODEL, "upstream": "a", "upstream_request_id": "req_up", "status": 200,
         "input_tokens": 100, "output_tokens": 20, "cache_read_input_tokens": 0, "cache_creation_input_tokens": 0,
         "cost_usd": 0.0006, "outcome": "complete", "attempts": 1,
+        "tried": [{"upstream": "a", "ended": "served", "status": 200, "ms": 0}],
     });
     assert_eq!(gateway.audit().await, [expected]);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use control::connect::{UpstreamClient, chain};
+use control::connect::chain;
 use http::header::CONTENT_LENGTH;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
@@ -16,8 +16,7 @@ use wire::cloud::Told;
 use wire::error::ErrorType;
 use wire::messages::Rewrite;
 
-use super::super::cloud::{Cloud, Outgoing, Without, betas};
-use super::super::parts::Parts;
+use super::super::cloud::{Cloud, Outgoing, Way, Without, betas};
 use super::super::{Answer, Call, Failure, Sent};
 use super::{Bedrock, VERSION, encoded};
 
@@ -76,7 +75,7 @@ fn foundation_model(id: &str) -> &str {
 /// Always a [`Failure`] where there is no number: another upstream may count.
 pub(in super::super) async fn count(
     cloud: &Cloud<Bedrock>,
-    client: &UpstreamClient<Parts>,
+    way: Way<'_>,
     call: &Call<'_>,
     model_id: &str,
     sent: &Sent,
@@ -85,7 +84,7 @@ pub(in super::super) async fn count(
     if model_id.contains(":application-inference-profile/") || bedrock.is_uncounted(model_id) {
         return Err(unsupported(call));
     }
-    let answer = match cloud.ask(client, call, model_id, sent).await {
+    let answer = match cloud.ask(way, call, model_id, sent).await {
         Ok(answer) if answer.status().is_success() => counted(answer).await,
         Ok(answer) => {
             // Whether it is the model or the request that it does not count, only some of its words tell.

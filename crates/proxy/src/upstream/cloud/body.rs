@@ -52,6 +52,10 @@ pin_project! {
         broken: Option<AnswerError>,
         #[pin]
         silence: Option<Sleep>,
+        // Pings since something came.
+        pings: u32,
+        // How long nothing may come.
+        idle: Duration,
     }
 }
 
@@ -99,12 +103,12 @@ impl<B> CloudBody<B>
 where
     B: Body<Data = Bytes, Error = hyper::Error> + Unpin,
 {
-    pub(in super::super) fn new(source: B, framing: Framing) -> Self {
+    pub(in super::super) fn new(source: B, framing: Framing, idle: Duration) -> Self {
         let codec = match framing {
             Framing::Events => Codec::Events(WholeEvents::default()),
             Framing::Amazon => Codec::Amazon(Decoder::default()),
         };
-        Self { source: Some(source), codec, ready: Bytes::new(), broken: None, silence: None }
+        Self { source: Some(source), codec, ready: Bytes::new(), broken: None, silence: None, pings: 0, idle }
     }
 
     /// Waits for its beginning: nobody is told anything before that.
@@ -153,6 +157,7 @@ where
             match Pin::new(source).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(chunk) = frame.into_data() else { continue };
+                    *this.pings = 0;
                     (*this.ready, *this.broken) = this.codec.feed(&chunk);
                 }
                 Poll::Ready(Some(Err(error))) => *this.broken = Some(error.into()),
@@ -169,6 +174,12 @@ where
                     let Some(silence) = this.silence.as_mut().as_pin_mut() else { return Poll::Pending };
                     if silence.poll(cx).is_pending() {
                         return Poll::Pending;
+                    }
+                    *this.pings += 1;
+                    if SILENCE * *this.pings >= *this.idle {
+                        let seconds = this.idle.as_secs_f64();
+                        *this.broken = Some(AnswerError::Stream(format!("it has sent nothing for {seconds} s")));
+                        continue;
                     }
                     *this.ready = PING;
                 }
@@ -221,7 +232,7 @@ mod tests {
 
     fn body() -> (Sender<Bytes, hyper::Error>, Pin<Box<CloudBody<Channel<Bytes, hyper::Error>>>>) {
         let (sender, source) = Channel::new(8);
-        (sender, Box::pin(CloudBody::new(source, Framing::Events)))
+        (sender, Box::pin(CloudBody::new(source, Framing::Events, Duration::from_secs(300))))
     }
 
     async fn next<B>(body: &mut Pin<Box<CloudBody<B>>>) -> Option<String>
@@ -245,6 +256,15 @@ mod tests {
         assert_eq!(next(&mut body).await.as_deref(), Some("event: b\ndata: 2\n\n"));
         drop(sender);
         assert_eq!(next(&mut body).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upstream_that_stays_silent_is_given_up() {
+        let (_sender, mut body) = body();
+        for _ in 0..19 {
+            assert!(next(&mut body).await.is_some());
+        }
+        assert_eq!(body.frame().await.unwrap().unwrap_err().to_string(), "it has sent nothing for 300 s");
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use control::identity::{ClientCredential, SecretMethod};
 use control::spend::GroupMode;
+use proxy::upstream::{ApiConfig, AwsCredential};
 
 use super::{GOOGLE_KEY_FILE, SECRET, environment, file, parse, read, refused, valid};
 use crate::config::Environment;
@@ -237,15 +238,123 @@ fn store_rules() {
     assert_eq!(valid("store: {readiness_grace_seconds: 3600}").0.readiness_grace, Duration::from_secs(3600));
 }
 
+fn aws_upstreams() {
+    let one = |keys: &str| format!("upstreams: [{{{keys}}}]");
+    let bedrock = |more: &str| one(&format!("provider: bedrock, region: eu-west-1, {more}"));
+    refused(&one("provider: bedrock"), &["upstreams[0].region: missing"]);
+    refused(&one("provider: bedrock, region: Frankfurt"), &["upstreams[0].region: must be an AWS region"]);
+    refused(&one("provider: mantle, region: us-east-1"), &["upstreams[0].models: missing"]);
+    refused(&one("provider: anthropicAws, region: us-east-1"), &["upstreams[0].workspace_id: missing"]);
+    refused(
+        &one("provider: anthropic, auth: {api_key: k}, region: us-east-1"),
+        &["upstreams[0].region: is for bedrock, mantle, anthropicAws, vertex, and this upstream is anthropic"],
+    );
+    refused(
+        &one("provider: mantle, region: us-east-1, models: [claude-sonnet-5], guardrail: {id: a, version: '1'}"),
+        &["upstreams[0].guardrail: is for bedrock, and this upstream is mantle"],
+    );
+    refused(&bedrock("auth: {api_key: k}"), &["upstreams[0].auth.api_key: is for anthropic, anthropicAws"]);
+    refused(&bedrock("auth: {aws_access_key_id: k}"), &["upstreams[0].auth.aws_secret_access_key: missing"]);
+    refused(
+        &bedrock("auth: {aws_session_token: k}"),
+        &["upstreams[0].auth.aws_access_key_id: missing", "upstreams[0].auth.aws_secret_access_key: missing"],
+    );
+    refused(&bedrock("guardrail: {id: g}"), &["upstreams[0].guardrail.version: missing"]);
+    refused(&bedrock("assume_role: {}"), &["upstreams[0].assume_role.role_arn: missing"]);
+    let role = "role_arn: 'arn:aws:iam::111122223333:role/r'";
+    refused(&bedrock("assume_role: {role_arn: r}"), &["upstreams[0].assume_role.role_arn: must be the ARN of a role"]);
+    refused(
+        &bedrock(&format!("assume_role: {{{role}, session_name: name}}")),
+        &["upstreams[0].assume_role.session_name: must be email or sub"],
+    );
+    refused(
+        &bedrock(&format!("auth: {{aws_bearer_token: t}}, assume_role: {{{role}}}")),
+        &["upstreams[0].assume_role: a bearer token cannot assume a role"],
+    );
+
+    let (config, warnings) = valid(&bedrock(&format!("guardrail: {{id: g, version: 1}}, assume_role: {{{role}}}")));
+    assert_eq!((config.upstreams[0].name.as_str(), warnings.len()), ("bedrock", 0));
+    assert_eq!(config.upstreams[0].base_url.as_str(), "https://bedrock-runtime.eu-west-1.amazonaws.com/");
+    let keys = "aws_bearer_token: t, aws_access_key_id: a, aws_secret_access_key: b";
+    let (config, warnings) = valid(&bedrock(&format!("auth: {{{keys}}}")));
+    assert!(
+        matches!(&config.upstreams[0].api, ApiConfig::Bedrock(api) if matches!(api.aws.credential, AwsCredential::Bearer(_)))
+    );
+    assert!(warnings[0].message.contains("the keys beside it are not"), "{warnings:?}");
+    let (config, warnings) =
+        valid(&one("provider: mantle, region: us-east-1, models: [claude-sonnet-4-6, claude-sonnet-5]"));
+    assert_eq!(config.upstreams[0].base_url.as_str(), "https://bedrock-mantle.us-east-1.api.aws/anthropic");
+    assert_eq!(warnings[0].path, "upstreams[0].models[0]");
+    assert_eq!(warnings[0].message, "mantle has no model claude-sonnet-4-6; nothing will be sent there for it");
+    let (config, _) = valid(&one("provider: anthropicAws, region: us-west-2, workspace_id: w, auth: {api_key: k}"));
+    assert_eq!(config.upstreams[0].base_url.as_str(), "https://aws-external-anthropic.us-west-2.api.aws/");
+}
+
+fn google_upstreams() {
+    let one = |text: &str| format!("upstreams: [{{provider: {text}}}]");
+    refused(&one("vertex"), &["upstreams[0].project_id: missing", "upstreams[0].region: missing"]);
+    refused(
+        &one("anthropicGoogleCloud, region: global"),
+        &["upstreams[0].project_id: missing", "upstreams[0].workspace_id: missing", "upstreams[0].region: is for"],
+    );
+    let vertex = |more: &str| one(&format!("vertex, {more}"));
+    refused(&vertex("project_id: a/b, region: x"), &["upstreams[0].project_id: must be the id of a Google"]);
+    refused(&vertex("project_id: p, region: Europe"), &["upstreams[0].region: must be a region"]);
+    refused(
+        &vertex("project_id: p, region: x, auth: {service_account_json: /nowhere/key.json}"),
+        &["upstreams[0].auth.service_account_json: /nowhere/key.json: it cannot be read: No such file"],
+    );
+    refused(&vertex("project_id: p, region: x, auth: {api_key: k}"), &["upstreams[0].auth.api_key: is for"]);
+    let (config, warnings) = valid(&vertex("project_id: p, region: us"));
+    assert_eq!(config.upstreams[0].base_url.as_str(), "https://aiplatform.us.rep.googleapis.com/v1");
+    assert_eq!(warnings[0].path, "upstreams[0]");
+    assert!(warnings[0].message.starts_with("it serves claude-sonnet-4-5, which has no context of 1 million"));
+    let (config, warnings) =
+        valid(&vertex("project_id: p, region: x-1, models: [claude-opus-5], base_url: 'https://h/v1'"));
+    assert_eq!((config.upstreams[0].base_url.as_str(), warnings.len()), ("https://h/v1", 0));
+    let (config, _) = valid(&one("anthropicGoogleCloud, project_id: p, workspace_id: wrkspc_1"));
+    assert_eq!(
+        config.upstreams[0].base_url.as_str(),
+        "https://claude.googleapis.com/v1alpha/projects/p/locations/global/workspaces/wrkspc_1/invoke"
+    );
+}
+
+fn foundry_upstreams() {
+    let one = |text: &str| format!("upstreams: [{{provider: foundry, {text}}}]");
+    refused(
+        &one("region: x"),
+        &["upstreams[0].resource: missing", "upstreams[0].auth: missing", "upstreams[0].region: is for"],
+    );
+    for resource in ["a", "-ab", "ab-", "a.b", "a b"] {
+        let text = one(&format!("resource: '{resource}', auth: {{api_key: k}}"));
+        refused(&text, &["upstreams[0].resource: must be the name of a Foundry resource"]);
+    }
+    refused(&one("resource: ab, auth: {}"), &["upstreams[0].auth: no credential"]);
+    refused(&one("resource: ab, auth: {use_azure_ad: false}"), &["upstreams[0].auth.use_azure_ad: write true"]);
+    let both = one("resource: ab, auth: {use_azure_ad: true, api_key: k}");
+    refused(&both, &["upstreams[0].auth: api_key and use_azure_ad exclude each other"]);
+    let (config, _) = valid(&one("resource: ab, auth: {api_key: k}"));
+    assert_eq!(config.upstreams[0].base_url.as_str(), "https://ab.services.ai.azure.com/anthropic");
+}
+
+fn federation() {
+    let one = |auth: &str| format!("upstreams: [{{provider: anthropic, auth: {{federation_rule_id: a, {auth}}}}}]");
+    refused(
+        &one("workspace_id: b"),
+        &["upstreams[0].auth.organization_id: missing", "upstreams[0].auth.identity_token_file: missing"],
+    );
+    refused(
+        &one("organization_id: b, identity_token_file: /nowhere/token"),
+        &["upstreams[0].auth.identity_token_file: the file cannot be read"],
+    );
+    refused(&one("api_key: k"), &["upstreams[0].auth: api_key, oauth_token and a federation rule exclude each other"]);
+}
+
 #[test]
 fn upstream_rules() {
     let upstream = |more: &str| format!("upstreams: [{{provider: anthropic, auth: {{api_key: k}}, {more}}}]");
     refused("upstreams: []", &["upstreams: an empty list"]);
     refused("upstreams: [{}]", &["upstreams[0].provider: missing", "upstreams[0].auth: missing"]);
-    refused(
-        "upstreams: [{provider: bedrock, region: x, auth: {}}]",
-        &["upstreams[0].provider: not supported by this version"],
-    );
     refused(
         "upstreams: [{provider: Anthropic, auth: {api_key: k}}]",
         &["upstreams[0].provider: unknown provider; did you mean anthropic?"],
@@ -254,12 +363,12 @@ fn upstream_rules() {
     refused("upstreams: [{provider: anthropic, auth: {api_key: ''}}]", &["upstreams[0].auth.api_key: blank"]);
     refused(
         "upstreams: [{provider: anthropic, auth: {api_key: a, oauth_token: b}}]",
-        &["upstreams[0].auth: api_key and"],
+        &["upstreams[0].auth: api_key, oauth_token and"],
     );
-    refused(
-        "upstreams: [{provider: anthropic, auth: {federation_rule_id: a}}]",
-        &["upstreams[0].auth.federation_rule_id: not supported by this version"],
-    );
+    aws_upstreams();
+    google_upstreams();
+    foundry_upstreams();
+    federation();
     let two = "upstreams:\n- &a {provider: anthropic, auth: {api_key: k}}\n- *a";
     refused(two, &["upstreams[1]: another upstream is called anthropic"]);
     refused(&upstream("models: []"), &["upstreams[0].models: an empty list"]);
@@ -278,6 +387,27 @@ fn upstream_rules() {
     let (config, _) = valid(&upstream("headers: {Cookie: c, X-Forwarded-For: f, via: v, x-app: a}"));
     assert_eq!(config.upstreams[0].headers.len(), 4);
     refused("timeouts: {upstream_ttfb_ms: 0}", &["timeouts.upstream_ttfb_ms: must be"]);
+}
+
+#[test]
+fn how_an_upstream_fails_over_is_checked() {
+    let upstream = |rest: &str| format!("upstreams: [{{provider: anthropic, auth: {{api_key: k}}, {rest}}}]");
+    refused(&upstream("timeouts: {connect_ms: 10001}"), &["upstreams[0].timeouts.connect_ms: must be"]);
+    refused(&upstream("failover_on: []"), &["upstreams[0].failover_on: an empty list"]);
+    refused(
+        &upstream("failover_on: [overloaded, 399, rate_limits, x]"),
+        &[
+            "upstreams[0].failover_on[0]: unknown kind of failure; did you mean overload?",
+            "upstreams[0].failover_on[1]: a status must be one of an error, from 400 to 599",
+            "upstreams[0].failover_on[2]: unknown kind of failure; did you mean rate_limit?",
+            "upstreams[0].failover_on[3]: unknown kind of failure; write a status, or one of connect, timeout",
+        ],
+    );
+    refused(&upstream("breaker: {failure_percent: 101}"), &["upstreams[0].breaker.failure_percent: must be"]);
+    refused(&upstream("breaker: {open_seconds: 301}"), &["upstreams[0].breaker.open_seconds: must be"]);
+    let (config, _) = valid(&upstream("breaker: {enabled: false}"));
+    assert_eq!(config.upstreams[0].breaker, None);
+    refused("limits: {max_concurrent_requests: 0}", &["limits.max_concurrent_requests: must be"]);
 }
 
 #[test]
@@ -399,9 +529,49 @@ fn pricing_rules() {
         &["pricing.overrides[0].cache_read: must be a number above 0", "pricing.overrides[0].cache_write: missing"],
     );
     refused(&row(&format!("{{model: m, {rates}}}, {{model: M, {rates}}}")), &["pricing.overrides[1]: an earlier row"]);
+    let (config, warnings) = valid(&row(&format!("{{model: claude-haiku-4-5, {rates}}}, {{model: m, {rates}}}")));
+    assert_eq!(config.pricing.overrides[0].rates.cache_write_1h, 1_500_000_000);
+    assert_eq!(warnings.iter().map(|warning| &*warning.path).collect::<Vec<_>>(), ["pricing.overrides[1]"]);
+    refused("admin: {}\npricing: {unknown_model: free}", &["pricing.unknown_model: must be tier or refuse, not free"]);
     let (config, warnings) = valid("managed: {policies: []}\npricing: {multiplier: 1.5}");
     assert_eq!(warnings[0].path, "pricing.multiplier");
     assert_eq!(config.policy.model_pricing.unwrap().to_string(), r#"{"multiplier":1.5,"overrides":{}}"#);
+}
+
+#[test]
+fn a_model_without_a_price_is_metered_at_the_unknown_tier_or_refused() {
+    let file = |pricing: &str| {
+        format!(
+            "admin: {{}}\npricing: {{{pricing}}}\nmodels:\n  - {{id: listed, upstream_model: {{anthropic: claude-opus-4-6}}}}\n  \
+             - {{id: strange, upstream_model: {{anthropic: model-x}}}}\n  \
+             - {{id: claude-haiku-4-5, upstream_model: {{anthropic: my-deployment}}}}"
+        )
+    };
+    let read = |pricing: &str| {
+        let (config, warnings) = valid(&file(pricing));
+        let ids: Vec<String> = config.models.into_iter().map(|model| model.id).collect();
+        (ids, warnings.into_iter().map(|warning| format!("{}: {}", warning.path, warning.message)).collect::<Vec<_>>())
+    };
+    let (ids, warnings) = read("");
+    assert_eq!(ids, ["listed", "strange", "claude-haiku-4-5"]);
+    assert_eq!(
+        warnings,
+        [
+            "models[1]: strange has no price on anthropic; it is metered at 5 and 25 USD per million tokens. Add a row to \
+          pricing.overrides"
+        ]
+    );
+    let (ids, warnings) = read("unknown_model: refuse");
+    assert_eq!(ids, ["listed", "claude-haiku-4-5"]);
+    assert!(
+        warnings[0].starts_with("models[1]: strange has no price on anthropic; it is not served there"),
+        "{warnings:?}"
+    );
+    assert!(valid(&file("unknown_model: tier").replace("admin: {}", "managed: {policies: []}")).1.is_empty());
+    for model in ["strange", "MODEL-X"] {
+        let row = format!("{{model: {model}, input: 1, output: 1, cache_read: 1, cache_write: 1}}");
+        assert_eq!(read(&format!("unknown_model: refuse, overrides: [{row}]")).1, Vec::<String>::new(), "{model}");
+    }
 }
 
 #[test]

@@ -14,7 +14,10 @@ use crate::config::{Environment, LogLevel, load, tree};
 fn an_unknown_key_is_refused_with_what_was_meant() {
     refused("listen: {host: localhost, prot: 1}", &["listen.prot: unknown key; did you mean port?"]);
     refused("acess_control: {}", &["acess_control: unknown key; did you mean access_control?"]);
-    refused("timeouts: {x: 1}", &["timeouts.x: unknown key; the keys here are upstream_ttfb_ms"]);
+    refused(
+        "timeouts: {x: 1}",
+        &["timeouts.x: unknown key; the keys here are upstream_connect_ms, upstream_ttfb_ms, upstream_idle_ms"],
+    );
 }
 
 #[test]

@@ -16,9 +16,8 @@ use super::refuse_foreign;
 /// What is different in it, and where it is by default.
 pub(super) fn read(upstream: &Mapping<'_>, environment: &Environment) -> (Option<ApiConfig>, Option<Url>) {
     let resource = upstream.required("resource", "write the name of the Foundry resource", read_resource);
-    let auth = upstream.required("auth", "write api_key or use_azure_ad: true below it", |field| {
-        read_auth(field, environment)
-    });
+    let auth = upstream
+        .required("auth", "write api_key or use_azure_ad: true below it", |field| read_auth(field, environment));
     let url = resource.as_deref().and_then(|resource| Url::parse(&foundry_url(resource)).ok());
     (resource.and(auth).map(ApiConfig::Foundry), url)
 }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use proxy::upstream::credential::Unusable;
 use proxy::upstream::credential::google::{AwsEnvironment, Google, GoogleEnvironment};
-use proxy::upstream::{ApiConfig, VertexConfig, anthropic_google_cloud_url};
+use proxy::upstream::{ApiConfig, Config, VertexConfig, anthropic_google_cloud_url};
 use secrecy::SecretString;
 use url::Url;
-use wire::catalog::{Catalog, CustomModel, Provider};
+use wire::catalog::{Catalog, Provider};
 
 use super::super::Environment;
 use super::super::read::{Field, Mapping};
@@ -24,10 +24,12 @@ pub(super) fn read(
     });
     let google = read_auth(provider, upstream, environment);
     if provider == Provider::AnthropicGoogleCloud {
-        let workspace_id = upstream.required("workspace_id", "write the id of the workspace, such as wrkspc_...", |field| {
-            read_name(field, "the id of a workspace", |c| c.is_ascii_alphanumeric() || "-_".contains(c))
-        });
-        let url = project_id.zip(workspace_id).map(|(project, workspace)| anthropic_google_cloud_url(&project, &workspace));
+        let workspace_id =
+            upstream.required("workspace_id", "write the id of the workspace, such as wrkspc_...", |field| {
+                read_name(field, "the id of a workspace", |c| c.is_ascii_alphanumeric() || "-_".contains(c))
+            });
+        let url =
+            project_id.zip(workspace_id).map(|(project, workspace)| anthropic_google_cloud_url(&project, &workspace));
         return (google.map(ApiConfig::AnthropicGoogleCloud), url.and_then(|url| Url::parse(&url).ok()));
     }
     let region = upstream.required("region", "write a region, such as europe-west1, or global", |field| {
@@ -39,26 +41,17 @@ pub(super) fn read(
 }
 
 /// Warns of Claude Sonnet 4.5 on Vertex AI, where it has the short context only.
-pub(in super::super) fn warn_short_context(
-    upstreams: Option<&Field<'_>>,
-    models: &[CustomModel],
-    auto_include_builtin: bool,
-) {
+pub(in super::super) fn warn_short_context(upstreams: Option<Field<'_>>, read: &[Config], catalog: &Catalog) {
     const MODEL: &str = "claude-sonnet-4-5";
-    let Ok(catalog) = Catalog::new(models.to_vec(), auto_include_builtin) else { return };
-    for item in upstreams.and_then(|field| field.items()).unwrap_or_default() {
-        if !item.below("provider").is_some_and(|provider| provider.is("vertex")) {
-            continue;
-        }
-        let is_it = |id: &str| catalog.resolve(id).is_some_and(|model| model.id == MODEL);
-        let serves = match item.below("models").and_then(|field| field.texts()) {
-            Some(listed) => listed.iter().any(|id| is_it(id)),
-            None => is_it(MODEL),
-        };
-        if serves {
+    let Some(meant) = catalog.resolve(MODEL) else { return };
+    let Some(items) = upstreams.and_then(|field| field.items()) else { return };
+    for (item, upstream) in items.iter().zip(read) {
+        let is_it = |id: &String| catalog.resolve(id).is_some_and(|model| model.id == meant.id);
+        let serves = upstream.models.as_ref().is_none_or(|listed| listed.iter().any(is_it));
+        if serves && upstream.api.provider() == Provider::Vertex {
             item.warn(format!(
-                "it serves {MODEL}, which has no context of 1 million tokens there; name other models in `models` to leave \
-                 it out"
+                "it serves {MODEL}, which has no context of 1 million tokens there; list its `models` without that one to \
+                 leave it out"
             ));
         }
     }
@@ -102,7 +95,8 @@ fn google_environment(environment: &Environment) -> GoogleEnvironment {
 /// A text that stands in an address.
 fn read_name(field: &Field<'_>, what: &str, is_allowed: impl Fn(char) -> bool) -> Option<String> {
     let name = field.any_string()?.trim().to_owned();
-    let is_name = name.len() <= 128 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_allowed);
+    let is_name =
+        name.len() <= 128 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_allowed);
     if !is_name {
         field.refuse(format!("must be {what}"));
         return None;

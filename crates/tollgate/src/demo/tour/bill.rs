@@ -13,7 +13,8 @@ const SHOWN: Nano = 100_000;
 /// List price of an answer with this `usage`, without a prompt cache.
 pub(super) fn of(model: &str, usage: &Value) -> anyhow::Result<Nano> {
     let catalog = Catalog::new(Vec::new(), true)?;
-    let rates = catalog.resolve(model).with_context(|| format!("no model {model}"))?.price.base;
+    let listed = catalog.resolve(model).and_then(|known| known.listed_as(model));
+    let rates = listed.with_context(|| format!("no model {model}"))?.price.base;
     let cost = |field: &str, rate: i64| {
         let tokens = usage[field].as_i64().with_context(|| format!("no {field} in {usage}"))?;
         tokens.checked_mul(rate).context("an absurd number of tokens")

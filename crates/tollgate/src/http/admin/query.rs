@@ -25,7 +25,12 @@ impl Query {
 
     /// 1 to 1000, 20 when not given.
     pub(super) fn limit(&self) -> Result<usize, Error> {
-        let Some(text) = self.get("limit") else { return Ok(20) };
+        self.limit_or(20)
+    }
+
+    /// 1 to 1000, or `usual`.
+    pub(super) fn limit_or(&self, usual: usize) -> Result<usize, Error> {
+        let Some(text) = self.get("limit") else { return Ok(usual) };
         text.parse()
             .ok()
             .filter(|limit| (1..=1000).contains(limit))

@@ -7,7 +7,7 @@ use control::spend::ledger::Standing;
 use control::spend::{Money, Refusal};
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use proxy::inference::Failure;
+use proxy::inference::{Failure, Full};
 use wire::error::ErrorType;
 
 use super::unified;
@@ -23,8 +23,10 @@ pub(super) fn response(failure: &Failure, request_id: &str, blocked_message: Opt
         Failure::Body(_) | Failure::BodyCut | Failure::Denied(_) | Failure::Unserved(_) => ErrorType::InvalidRequest,
         Failure::TooLarge => ErrorType::RequestTooLarge,
         Failure::Blocked { refusal: Refusal::Over(_) | Refusal::Unavailable, .. } => ErrorType::Billing,
-        Failure::Blocked { refusal: Refusal::InFlight { .. }, .. } => ErrorType::RateLimit,
-        Failure::Overloaded { .. } | Failure::Stopping => ErrorType::Overloaded,
+        Failure::Blocked { refusal: Refusal::InFlight { .. }, .. } | Failure::Full(Full::Person) => {
+            ErrorType::RateLimit
+        }
+        Failure::Overloaded { .. } | Failure::Stopping | Failure::Full(Full::Gateway) => ErrorType::Overloaded,
         Failure::Exhausted { .. } => ErrorType::Api,
     };
     let mut response = refuse(failure.status(), error_type, &message(failure, blocked_message), request_id);
@@ -76,6 +78,8 @@ fn dress(headers: &mut HeaderMap, failure: &Failure) {
             }
         }
         Failure::Overloaded { retry_after } => headers.extend(retry_after.clone().map(|value| (RETRY_AFTER, value))),
+        // A seat may be free at any moment.
+        Failure::Full(_) => drop(headers.insert(RETRY_AFTER, seconds(Duration::ZERO))),
         Failure::Body(_)
         | Failure::BodyCut
         | Failure::TooLarge
@@ -144,6 +148,8 @@ mod tests {
         insta::assert_snapshot!(told(Failure::Body(BodyError::InvalidJson), None).await, @r#"400 [] {"type":"error","request_id":"r-1","error":{"type":"invalid_request_error","message":"invalid JSON"}}"#);
         insta::assert_snapshot!(told(Failure::TooLarge, None).await, @r#"413 [] {"type":"error","request_id":"r-1","error":{"type":"request_too_large","message":"payload too large"}}"#);
         insta::assert_snapshot!(told(Failure::Exhausted { configured: 3 }, None).await, @r#"502 [] {"type":"error","request_id":"r-1","error":{"type":"api_error","message":"all upstreams failed (3 attempted)"}}"#);
+        insta::assert_snapshot!(told(Failure::Full(Full::Gateway), None).await, @r#"529 ["retry-after: 1"] {"type":"error","request_id":"r-1","error":{"type":"overloaded_error","message":"the gateway is serving as many requests as it may; try again shortly"}}"#);
+        insta::assert_snapshot!(told(Failure::Full(Full::Person), None).await, @r#"429 ["retry-after: 1"] {"type":"error","request_id":"r-1","error":{"type":"rate_limit_error","message":"you have as many requests open as one person may; try again when one of them has ended"}}"#);
         let overloaded = Failure::Overloaded { retry_after: Some(HeaderValue::from_static("9")) };
         insta::assert_snapshot!(told(overloaded, None).await, @r#"529 ["retry-after: 9"] {"type":"error","request_id":"r-1","error":{"type":"overloaded_error","message":"every upstream is overloaded or failed"}}"#);
     }

@@ -54,11 +54,14 @@ pub(super) fn unavailable() -> Vec<Header> {
     vec![(DISABLED, HeaderValue::from_static("fetch_error"))]
 }
 
+/// The highest threshold.
+pub(super) const MOST: &str = "0.95";
+
 /// The highest threshold that is passed; three quarters exactly do not pass it.
-fn surpassed(spent: Money, limit: Money) -> Option<&'static str> {
+pub(super) fn surpassed(spent: Money, limit: Money) -> Option<&'static str> {
     let (spent, limit) = (i128::from(spent.nano()), i128::from(limit.nano()));
     match spent * 100 {
-        spent if spent > limit * 95 => Some("0.95"),
+        spent if spent > limit * 95 => Some(MOST),
         spent if spent > limit * 75 => Some("0.75"),
         _ => None,
     }

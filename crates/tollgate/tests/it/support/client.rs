@@ -56,6 +56,17 @@ impl StockClient {
         spawn_blocking(move || command.output().unwrap()).await.unwrap()
     }
 
+    /// Sends one prompt in a terminal, waits until the screen shows what the pattern `notice` matches, and asks for
+    /// `/usage`: everything it showed.
+    pub(crate) async fn usage(&self, notice: &str) -> String {
+        let mut command = self.script("usage.sh");
+        command.arg(notice).stdout(Stdio::piped());
+        let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{shown}");
+        shown
+    }
+
     /// The HOME of the client: what a developer's machine keeps of the gateway is below it.
     pub(crate) fn home(&self) -> PathBuf {
         self.state.path().join("home")

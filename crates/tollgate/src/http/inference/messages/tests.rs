@@ -7,8 +7,8 @@ use control::clock::{Clock, SystemClock};
 use control::connect::{self, Egress};
 use control::identity::Principal;
 use control::policy::{self, Policies};
-use proxy::inference;
-use proxy::upstream::{Config, Credential, Upstreams};
+use proxy::inference::{self, MOST, Seats};
+use proxy::upstream::{AnthropicConfig, ApiConfig, Config, Credential, FailoverOn, Timeouts, Upstreams};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -28,18 +28,23 @@ fn inference(upstream: &TcpListener) -> Inference {
     let config = Config {
         name: "a".to_owned(),
         base_url: format!("http://{}", upstream.local_addr().unwrap()).parse().unwrap(),
-        credential: Credential::ApiKey("sk-upstream".into()),
         headers: Vec::new(),
         models: None,
         groups: None,
-        forward_user_identity: false,
-        ttfb_timeout: None,
+        api: ApiConfig::Anthropic(AnthropicConfig {
+            credential: Credential::ApiKey("sk-upstream".into()),
+            forward_user_identity: false,
+        }),
+        timeouts: Timeouts::default(),
+        failover_on: FailoverOn::default(),
+        breaker: None,
     };
     Inference {
         config: inference::Config { max_request_bytes: 1000, billing_group_tag: None },
-        upstreams: Upstreams::new(vec![config], &catalog, &egress).unwrap(),
+        upstreams: Upstreams::new(vec![config], &catalog, &egress, &clock).unwrap(),
         policies: Arc::new(Policies::compile(policy::Config::default(), catalog).0),
         ledger: None,
+        seats: Arc::new(Seats::new(MOST, None)),
         audit: AuditLog::to(std::io::sink(), Arc::clone(&clock)).unwrap(),
         clock,
         cut: CancellationToken::new(),

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::catalog::Provider;
 
 /// What one provider is known to refuse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Table {
     /// Values of `anthropic-beta`.
     pub betas: &'static [String],
@@ -26,12 +26,6 @@ impl Table {
     #[must_use]
     pub fn accepts(&self, beta: &str) -> bool {
         self.documented.iter().any(|name| name == beta)
-    }
-}
-
-impl Default for Table {
-    fn default() -> Self {
-        Self { betas: &[], fields: &[], tool_fields: &[], documented: &[] }
     }
 }
 

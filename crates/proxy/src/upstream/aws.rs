@@ -187,11 +187,11 @@ impl Signer {
     async fn own(&self) -> Result<Arc<Credentials>, NoCredential> {
         match &self.keys {
             Some(keys) => Ok(Arc::clone(keys)),
-            None => self.chain.get(self.from_chain()).await,
+            None => self.chain.get(self.ask_chain()).await,
         }
     }
 
-    async fn from_chain(&self) -> Result<Fresh<Credentials>, NoCredential> {
+    async fn ask_chain(&self) -> Result<Fresh<Credentials>, NoCredential> {
         let settings = self.amazon.settings().await;
         let provider = settings.credentials_provider().ok_or_else(|| NoCredential("no chain to ask".to_owned()))?;
         self.fresh(provider.provide_credentials().await)

@@ -1,5 +1,8 @@
-//! Upstreams on clouds: how the gateway proves who it is there, and what a developer sees of it.
+//! Upstreams on clouds: how the gateway proves who it is there, what they are sent, and that a client never notices which one
+//! answered.
 
+mod aws;
+mod bedrock;
 mod federation;
 mod foundry;
 mod proof;
@@ -8,6 +11,7 @@ mod vertex;
 
 use serde_json::{Value, json};
 
+use crate::support::cloud::aws::KEYS;
 use crate::support::upstream::{Answer, Received, Step, message_events};
 
 /// A request of a model that every cloud has.
@@ -36,4 +40,22 @@ fn vertex(request: &Received) -> Answer {
 fn google_error(code: u16, status: &str, message: &str) -> Answer {
     let error = json!({ "code": code, "message": message, "status": status });
     Answer::json(code, &json!([{ "error": error }]))
+}
+
+/// The keys of an upstream entry for Bedrock, signed with [`KEYS`].
+fn bedrock(more: &Value) -> Value {
+    let auth = json!({ "api_key": null, "aws_access_key_id": KEYS.id, "aws_secret_access_key": KEYS.secret });
+    let mut entry = json!({ "name": "cloud", "provider": "bedrock", "region": "us-east-1", "auth": auth });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        entry[key] = value.clone();
+    }
+    entry
+}
+
+/// A request of the stock client's shape.
+fn prompt(stream: bool) -> Value {
+    json!({
+        "model": "claude-sonnet-4-6", "max_tokens": 64, "stream": stream,
+        "messages": [{ "role": "user", "content": "say hello" }],
+    })
 }

@@ -230,7 +230,9 @@ mod tests {
 
     use super::*;
 
-    fn body() -> (Sender<Bytes, hyper::Error>, Pin<Box<CloudBody<Channel<Bytes, hyper::Error>>>>) {
+    type Source = Channel<Bytes, hyper::Error>;
+
+    fn body() -> (Sender<Bytes, hyper::Error>, Pin<Box<CloudBody<Source>>>) {
         let (sender, source) = Channel::new(8);
         (sender, Box::pin(CloudBody::new(source, Framing::Events, Duration::from_secs(300))))
     }

@@ -31,9 +31,9 @@ impl Learned {
         let table = capability::table(provider);
         let owned = |names: &[String]| names.iter().cloned().collect();
         let from_table = Arc::new(Without {
-            betas: owned(&table.betas),
-            fields: owned(&table.fields),
-            tool_fields: owned(&table.tool_fields),
+            betas: owned(table.betas),
+            fields: owned(table.fields),
+            tool_fields: owned(table.tool_fields),
             table,
         });
         Self { from_table, by_model: RwLock::default() }

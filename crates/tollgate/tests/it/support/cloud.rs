@@ -1,8 +1,11 @@
-//! What of the clouds a gateway meets beside the models: who issues tokens there. Each of them verifies what it is asked as
-//! the real one would, and says what is wrong in the real one's words.
+//! Clouds as far as the gateway meets them: answers for a scripted [`super::upstream::Upstream`] in the clouds' own formats,
+//! with signatures checked and checksums made as the clouds do it, and those who issue tokens there. Each of them verifies what
+//! it is asked as the real one would, and says what is wrong in the real one's words.
 
 pub(crate) mod anthropic;
+pub(crate) mod aws;
 pub(crate) mod azure;
+pub(crate) mod bedrock;
 pub(crate) mod google;
 mod signer;
 

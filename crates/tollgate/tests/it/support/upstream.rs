@@ -217,7 +217,8 @@ impl Answer {
         self
     }
 
-    fn in_steps(content_type: &str, steps: Vec<Step>) -> Self {
+    /// Any answer of several pieces.
+    pub(crate) fn in_steps(content_type: &str, steps: Vec<Step>) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::try_from(content_type).unwrap());
         Self { status: StatusCode::OK, headers, before: None, steps, end: End::Whole }

@@ -264,6 +264,12 @@ impl Upstreams {
         candidates::candidates(&self.all, model, requested, groups)
     }
 
+    /// Whether any of them serves `model` to a member of `groups`.
+    #[must_use]
+    pub fn serve(&self, model: &Model, groups: &[String]) -> bool {
+        self.all.iter().any(|upstream| upstream.admits(model, groups) && upstream.id_for(model).is_some())
+    }
+
     /// The state of every circuit, and what its attempts came to.
     #[must_use]
     pub fn figures(&self) -> Vec<CircuitFigures> {

@@ -27,6 +27,7 @@ use crate::http::admin::{self, Admins};
 use crate::http::caller::Wall;
 use crate::http::documents::{self, Landing};
 use crate::http::health::{self, Readiness};
+use crate::http::inference::models::Reach;
 use crate::http::layers::Edge;
 use crate::http::{self, Router, Surfaces, managed, oauth};
 use crate::serve::{self, Server};
@@ -69,7 +70,7 @@ pub async fn start_at(
     audit_out: impl Write + Send + 'static,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<Gateway> {
-    let Loaded { mut config, warnings, digest, path } = loaded;
+    let Loaded { mut config, warnings, digest, path, lines: _ } = loaded;
     let audit = AuditLog::to(audit_out, Arc::clone(&clock)).context("the audit's thread cannot be started")?;
     let load = Event::ConfigLoad { path: &path.display().to_string(), sha256: &digest };
     audit.emit(None, &load);
@@ -216,6 +217,7 @@ impl Building {
         let policies = Arc::new(policies);
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
+        let admin_groups = config.admin.as_ref().map(|admin| admin.groups.clone()).unwrap_or_default();
         let blocked_message = config.admin.as_ref().and_then(|admin| admin.spend.blocked_message.clone());
         let (ledger, report, admin) = match config.admin {
             Some(admin) => {
@@ -275,12 +277,23 @@ impl Building {
             version: env!("CARGO_PKG_VERSION"),
         };
         let largest = usize::try_from(config.limits.max_request_bytes).unwrap_or(usize::MAX);
+        let inference = Arc::new(inference);
+        let reach: Reach = {
+            let inference = Arc::clone(&inference);
+            Arc::new(move |model, groups| inference.upstreams.serve(model, groups))
+        };
+        let desktop = managed::Desktop {
+            reach: Arc::clone(&reach),
+            clock: Arc::clone(&self.clock),
+            ttl: config.session.ttl,
+            admin_groups,
+        };
         let surfaces = Surfaces {
             open: health::routes(Arc::new(readiness)).merge(documents::routes(landing)).merge(open),
-            guarded: http::inference::messages::routes(Arc::new(inference), blocked_message, cut_by)
-                .merge(http::inference::models::routes(Arc::clone(&policies)))
+            guarded: http::inference::messages::routes(inference, blocked_message, cut_by)
+                .merge(http::inference::models::routes(Arc::clone(&policies), reach))
                 .merge(http::inference::usage::routes(report))
-                .merge(managed::routes(policies, self.audit.clone()))
+                .merge(managed::routes(policies, desktop, self.audit.clone()))
                 .merge(http::otlp::routes(Arc::new(relay), largest)),
             admin,
         };
@@ -310,7 +323,15 @@ impl Building {
         let sign_in = Arc::new(sign_in.tracked_by(self.tasks.clone()));
         let (sessions, stop) = (sign_in.sessions().clone(), self.stop.clone());
         self.tasks.spawn(async move { stop.run_until_cancelled(sessions.follow()).await });
-        self.tasks.spawn(sweep(Arc::clone(&sign_in), self.store.clone(), Arc::clone(&self.clock), self.stop.clone()));
+        let sweep = Sweep {
+            sign_in: Arc::clone(&sign_in),
+            counters: Counters::new(self.store.clone()),
+            clock: Arc::clone(&self.clock),
+        };
+        // What ran out while nobody was here is gone before anybody asks.
+        sweep.once().await;
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move { stop.run_until_cancelled(sweep.now_and_then()).await });
         Ok(sign_in)
     }
 
@@ -326,20 +347,29 @@ impl Building {
     }
 }
 
-async fn sweep(sign_in: Arc<SignIn>, store: Store, clock: Arc<dyn Clock>, stop: CancellationToken) {
-    let counters = Counters::new(store);
-    let sweeping = async {
+/// Removes what has expired of the sign-in.
+struct Sweep {
+    sign_in: Arc<SignIn>,
+    counters: Counters,
+    clock: Arc<dyn Clock>,
+}
+
+impl Sweep {
+    async fn once(&self) {
+        if let Err(error) = self.sign_in.sweep().await {
+            tracing::warn!("expired sign-ins are not removed yet: {error}");
+        }
+        if let Err(error) = self.counters.sweep(self.clock.now()).await {
+            tracing::warn!("expired counters are not removed yet: {error}");
+        }
+    }
+
+    async fn now_and_then(&self) {
         loop {
             tokio::time::sleep(SWEEP).await;
-            if let Err(error) = sign_in.sweep().await {
-                tracing::warn!("expired sign-ins are not removed yet: {error}");
-            }
-            if let Err(error) = counters.sweep(clock.now()).await {
-                tracing::warn!("expired counters are not removed yet: {error}");
-            }
+            self.once().await;
         }
-    };
-    stop.run_until_cancelled(sweeping).await;
+    }
 }
 
 /// Every group that a rule names: a bearer that cannot carry all of a person's groups carries these.

@@ -9,6 +9,7 @@ mod environment;
 mod failover;
 mod headers;
 mod json;
+mod lines;
 pub mod listen;
 mod managed;
 mod models;
@@ -46,6 +47,7 @@ use wire::catalog::CustomModel;
 pub use access::{AccessControl, Limits, RateLimits};
 pub use admin::Admin;
 pub use environment::Environment;
+pub use lines::Lines;
 pub use problem::{Problem, Problems, Remark, Warning};
 
 use problem::Report;
@@ -121,12 +123,15 @@ pub struct Loaded {
     pub digest: String,
     /// The file, as it was named.
     pub path: PathBuf,
+    /// Where its keys stand.
+    pub lines: Lines,
 }
 
 impl Config {
     /// Makes the port that was bound the one of the issuer, where the system chose it and no `public_url` is written.
     pub fn listening_on(&mut self, port: u16) {
         self.session.issuer = self.listen.origin(port);
+        self.policy.desktop.origin.clone_from(&self.session.issuer);
     }
 }
 
@@ -135,11 +140,14 @@ impl Config {
 /// # Errors
 /// Every problem at once, when the file cannot be read, is not YAML, or says something that cannot be done.
 pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, Problems> {
-    let refuse = |problems| Problems { file: path.to_owned(), problems };
-    let bytes = read_file(path).map_err(|message| refuse(vec![Remark { path: String::new(), line: None, message }]))?;
+    let refuse = |(problems, warnings)| Problems { file: path.to_owned(), problems, warnings };
+    let unread = |message| refuse((vec![Remark { path: String::new(), line: None, message }], Vec::new()));
+    let bytes = read_file(path).map_err(unread)?;
     let folder = path.parent().unwrap_or_else(|| Path::new(""));
-    let (config, warnings) = parse(&bytes, folder, environment).map_err(refuse)?;
-    Ok(Loaded { config, warnings, digest: digest(&bytes), path: path.to_owned() })
+    let report = Report::default();
+    let (config, lines) = read(&bytes, folder, environment, &report);
+    let (config, warnings) = told(config, report).map_err(refuse)?;
+    Ok(Loaded { config, warnings, digest: digest(&bytes), path: path.to_owned(), lines })
 }
 
 /// Reads the bytes of a configuration file that lies in `folder`.
@@ -148,7 +156,15 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, Problems> 
 /// Every problem at once; never none.
 pub fn parse(bytes: &[u8], folder: &Path, environment: &Environment) -> Result<(Config, Vec<Warning>), Vec<Problem>> {
     let report = Report::default();
-    let config = read(bytes, folder, environment, &report);
+    let (config, _) = read(bytes, folder, environment, &report);
+    told(config, report).map_err(|(problems, _)| problems)
+}
+
+/// Why there is no configuration, and what else was said.
+type Refused = (Vec<Problem>, Vec<Warning>);
+
+/// The configuration, unless a problem was reported; with it what else was.
+fn told(config: Option<Config>, report: Report) -> Result<(Config, Vec<Warning>), Refused> {
     let clean = report.is_clean();
     let (mut problems, warnings) = report.finish();
     match config {
@@ -158,15 +174,15 @@ pub fn parse(bytes: &[u8], folder: &Path, environment: &Environment) -> Result<(
                 let message = "it cannot be read; please report this file".to_owned();
                 problems.push(Remark { path: String::new(), line: None, message });
             }
-            Err(problems)
+            Err((problems, warnings))
         }
     }
 }
 
-fn read(bytes: &[u8], folder: &Path, environment: &Environment, report: &Report) -> Option<Config> {
+fn read(bytes: &[u8], folder: &Path, environment: &Environment, report: &Report) -> (Option<Config>, Lines) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         report.problem("", None, "the file is not UTF-8 text; save it as UTF-8");
-        return None;
+        return (None, Lines::default());
     };
     let before = report.is_clean();
     let mut tree = match tree::parse(text, report) {
@@ -175,11 +191,11 @@ fn read(bytes: &[u8], folder: &Path, environment: &Environment, report: &Report)
             if before && report.is_clean() {
                 report.problem("", None, "the file is empty; write the sections listen, oidc, session and upstreams");
             }
-            return None;
+            return (None, Lines::default());
         }
     };
     secret::expand(&mut tree, environment, report);
-    root::read(&tree, folder, environment, report)
+    (root::read(&tree, folder, environment, report), Lines::of(&tree))
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, String> {

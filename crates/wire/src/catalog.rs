@@ -90,6 +90,9 @@ pub struct Model {
     pub description: Option<String>,
     /// Context window in tokens where the catalogue states one.
     pub max_input_tokens: Option<u64>,
+    /// Whether it can be asked with a window of a million tokens; for a custom id, whether all it maps to can that the
+    /// catalogue knows.
+    pub supports_1m: bool,
     /// Whether `/v1/models` lists it.
     pub listed: bool,
     /// `models[].upstream_model`: upstream name to the id sent there.
@@ -127,6 +130,7 @@ impl Model {
             display_name: builtin.first_party.clone(),
             description: None,
             max_input_tokens: builtin.max_input_tokens,
+            supports_1m: builtin.supports_1m,
             listed: builtin.listed,
             upstream_model: HashMap::new(),
             builtin: Some(builtin),
@@ -135,7 +139,10 @@ impl Model {
 
     fn from_custom(custom: CustomModel) -> Self {
         let builtin = BUILTIN.by_spelling(&custom.id);
+        let mut mapped = custom.upstream_model.values().filter_map(|id| BUILTIN.by_upstream_id(id)).peekable();
+        let maps_to_1m = mapped.peek().is_some() && mapped.all(|builtin| builtin.supports_1m);
         Self {
+            supports_1m: builtin.map_or(maps_to_1m, |builtin| builtin.supports_1m),
             canonical: builtin.map(|builtin| builtin.canonical.clone()),
             family: builtin.map(|builtin| builtin.family.clone()),
             display_name: custom.label.unwrap_or_else(|| custom.id.clone()),
@@ -263,10 +270,10 @@ impl Catalog {
         BUILTIN.web_search
     }
 
-    /// The ids that the stock client asks for when its user chose no model: opus, sonnet, haiku.
+    /// The id that the stock client asks for when its user chose no model.
     #[must_use]
-    pub fn default_models() -> &'static [String] {
-        &BUILTIN.defaults
+    pub fn default_model() -> &'static str {
+        &BUILTIN.default
     }
 
     fn add_custom(&mut self, entry: CustomModel) -> Result<(), CatalogError> {

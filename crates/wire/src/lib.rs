@@ -6,6 +6,7 @@
 pub mod capability;
 pub mod catalog;
 pub mod cloud;
+pub mod desktop;
 pub mod error;
 pub mod event_stream;
 mod json;
@@ -13,5 +14,6 @@ pub mod messages;
 pub mod oauth;
 pub mod oidc;
 pub mod settings;
+pub mod shape;
 pub mod sse;
 pub mod usage;

@@ -7,16 +7,16 @@ mod check;
 mod known;
 
 pub use canonical::canonical_json;
-pub use check::{Finding, Severity, check};
-pub use known::{Expected, HOOK_EVENTS, KNOWN_KEYS, KnownKey, MergeKind};
+pub use check::check;
+pub use known::{MergeKind, merge_of};
 
 use serde_json::{Map, Value};
 
-/// Lays a policy over the base document, key by key as [`KnownKey::merge`] says. Where either side is of another type than
+/// Lays a policy over the base document, key by key as [`merge_of`] says. Where either side is of another type than
 /// the rule needs, the policy's value replaces the base's.
 #[must_use]
 pub fn merge(base: &Map<String, Value>, policy: &Map<String, Value>) -> Map<String, Value> {
-    lay_over(base, policy, known::merge_of)
+    lay_over(base, policy, merge_of)
 }
 
 /// Rules inside `permissions`: denials add up, everything else is the policy's where it says something.
@@ -56,7 +56,7 @@ fn combine(below: &Value, value: &Value, kind: MergeKind) -> Value {
     }
 }
 
-fn union(below: &[Value], value: &[Value]) -> Vec<Value> {
+pub(crate) fn union(below: &[Value], value: &[Value]) -> Vec<Value> {
     let mut all: Vec<Value> = Vec::with_capacity(below.len() + value.len());
     for entry in below.iter().chain(value) {
         if !all.contains(entry) {

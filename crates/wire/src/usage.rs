@@ -61,9 +61,9 @@ pub enum Source {
     /// No usage seen.
     #[default]
     None,
-    /// Only `message_start`: input is known, output is not.
+    /// Only `message_start`, or counts without the output: input is known, output is not.
     Start,
-    /// A `message_delta` with usage, or a whole JSON answer.
+    /// A `message_delta` with its output, or a JSON answer with it.
     Final,
 }
 
@@ -77,6 +77,10 @@ pub struct Reading {
     /// Characters of text, thinking and tool-input JSON seen; four are about one output token. Counted are Unicode
     /// characters, an escape as one (a surrogate pair written as two escapes as two).
     pub text_bytes: u64,
+    /// Of these, how many came before the last counts of output.
+    pub counted_text_bytes: u64,
+    /// Some count of the prompt was stated: without one, nothing says how large the prompt was.
+    pub prompt_stated: bool,
     /// `message_stop` was seen, or the whole JSON answer was read.
     pub complete: bool,
     /// The model the answer names.
@@ -90,13 +94,25 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// What to charge for: the final counts, else those of `message_start` with the output estimated from the text.
+    /// What to charge for: the final counts, else those of `message_start` with the output estimated from the text. Text
+    /// that came after the last counts of a stream that was cut is added to them.
     #[must_use]
     pub fn billable(&self) -> Usage {
+        let Usage { output_tokens, .. } = self.usage;
         match self.source {
-            Source::Final => self.usage,
+            Source::Final if self.is_final() => self.usage,
+            Source::Final => {
+                let uncounted = self.text_bytes.saturating_sub(self.counted_text_bytes).div_ceil(4);
+                Usage { output_tokens: output_tokens.saturating_add(uncounted), ..self.usage }
+            }
             Source::Start | Source::None => self.usage.estimate_output(self.text_bytes),
         }
+    }
+
+    /// Whether the counts are the upstream's last word on the output.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.source == Source::Final && (self.complete || self.text_bytes <= self.counted_text_bytes)
     }
 }
 

@@ -95,6 +95,9 @@ pub enum Event<'a> {
         /// Life of the bearer.
         #[serde(skip_serializing_if = "Option::is_none")]
         ttl_hours: Option<serde_json::Number>,
+        /// What kind of thing went wrong: one word to count by.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'a str>,
         /// What went wrong.
         #[serde(skip_serializing_if = "Option::is_none")]
         err: Option<&'a str>,
@@ -206,6 +209,26 @@ pub enum Event<'a> {
         policy_index: Option<usize>,
         /// The document's checksum.
         checksum: &'a str,
+    },
+    /// A bootstrap document of Claude Desktop was served.
+    #[serde(rename = "desktop_bootstrap.serve")]
+    DesktopBootstrapServe {
+        /// The subject.
+        sub: &'a str,
+        /// The e-mail address.
+        email: Option<&'a str>,
+        /// Index of the selected policy in the file.
+        policy_index: usize,
+    },
+    /// Claude Desktop was turned away.
+    #[serde(rename = "desktop_bootstrap.denied")]
+    DesktopBootstrapDenied {
+        /// `not_configured`, `policy_not_opted_in` or `no_policy_matched`.
+        reason: &'a str,
+        /// The subject.
+        sub: &'a str,
+        /// The e-mail address.
+        email: Option<&'a str>,
     },
     /// A 401 of the admin API.
     #[serde(rename = "admin.denied")]

@@ -42,7 +42,7 @@ use crate::clock::Clock;
 use crate::connect::Egress;
 
 pub(super) use self::logout::LogoutError;
-pub(super) use self::rules::Person;
+pub(super) use self::rules::{Person, Rule};
 
 /// The discovery document is read again this often,
 const DOCUMENT_LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -93,8 +93,10 @@ pub(super) enum Fault {
     Unavailable,
     /// The provider refused the code or refresh token.
     Grant,
-    /// The token or a sign-in rule says no.
+    /// The provider's answer is not one that can be believed.
     Claims,
+    /// A sign-in rule says no.
+    Rule(Rule),
     /// A refresh found another person than the one who signed in.
     OtherPerson,
 }
@@ -286,7 +288,10 @@ impl RelyingParty {
                 idp_sid: read.idp_sid,
                 claim_names: read.claim_names,
             }),
-            Err(detail) => Err(Failure { fault: Fault::Claims, detail, who: Some(Box::new(read.person)) }),
+            Err(rule) => {
+                let detail = rule.says_no(&self.config);
+                Err(Failure { fault: Fault::Rule(rule), detail, who: Some(Box::new(read.person)) })
+            }
         }
     }
 

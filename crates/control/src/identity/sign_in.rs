@@ -27,7 +27,7 @@ use self::state::LoginState;
 pub use self::tokens::{Redemption, Tokens};
 use super::chance::NoChance;
 use super::device_grant::{Begun, DeviceGrants, GrantError, NotPending, Pending, UserCode};
-use super::oidc::{DiscoveryError, Failure, Fault, RelyingParty, SignedIn};
+use super::oidc::{DiscoveryError, Failure, Fault, RelyingParty, Rule, SignedIn};
 use super::seal::{Purpose, SealError, Seals};
 use super::session::Bearers;
 use super::session::register::Sessions;
@@ -120,10 +120,57 @@ pub enum Completion {
         /// Its words.
         description: Option<String>,
     },
-    /// The provider's answer or a sign-in rule says no; the grant is denied. The reason is for the audit only.
-    Refused,
-    /// The provider did not answer; the grant is denied.
+    /// The sign-in cannot be accepted; the grant is denied. The details are for the audit only.
+    Refused(Cause),
+}
+
+/// Why a sign-in was not accepted, as far as it helps the person to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The provider is slow or down, or broken.
     ProviderUnavailable,
+    /// The provider did not take the code that it had given.
+    CodeRefused,
+    /// The provider's answer is not one that can be believed.
+    BadAnswer,
+    /// An e-mail address is needed, and the provider told none.
+    EmailMissing,
+    /// The provider says that the e-mail address is not verified.
+    EmailUnverified,
+    /// The e-mail address is of another domain than may sign in.
+    EmailDomain,
+    /// The person is in none of the groups that may sign in.
+    Group,
+}
+
+impl Cause {
+    /// The word for it in audit events.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ProviderUnavailable => "idp_unavailable",
+            Self::CodeRefused => "code_refused",
+            Self::BadAnswer => "id_token",
+            Self::EmailMissing => "email_missing",
+            Self::EmailUnverified => "email_unverified",
+            Self::EmailDomain => "email_domain",
+            Self::Group => "group",
+        }
+    }
+}
+
+impl From<Fault> for Cause {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Unavailable => Self::ProviderUnavailable,
+            Fault::Grant => Self::CodeRefused,
+            Fault::Claims | Fault::OtherPerson => Self::BadAnswer,
+            Fault::Rule(Rule::EmailPresent) => Self::EmailMissing,
+            Fault::Rule(Rule::EmailVerified) => Self::EmailUnverified,
+            Fault::Rule(Rule::EmailDomain) => Self::EmailDomain,
+            Fault::Rule(Rule::Group) => Self::Group,
+        }
+    }
 }
 
 /// The `state` is missing, forged or too old.
@@ -395,6 +442,7 @@ impl SignIn {
                 email: session.person.email.as_deref(),
                 client_ip: &asker.client_ip.to_string(),
                 ttl_hours: self.ttl_hours(),
+                reason: None,
                 err: None,
                 flow: Some(&flow),
                 surface: surface.as_deref(),
@@ -405,6 +453,7 @@ impl SignIn {
     }
 
     async fn refuse(&self, grant: Pending, failure: Failure, asker: Asker<'_>) -> Result<Completion, SignInError> {
+        let cause = Cause::from(failure.fault);
         self.record(
             asker,
             &Event::SessionMint {
@@ -413,6 +462,7 @@ impl SignIn {
                 email: failure.who.as_ref().and_then(|who| who.email.as_deref()),
                 client_ip: &asker.client_ip.to_string(),
                 ttl_hours: None,
+                reason: Some(cause.as_str()),
                 err: Some(&failure.detail),
                 flow: Some(&grant.flow),
                 surface: grant.surface.as_deref(),
@@ -420,7 +470,7 @@ impl SignIn {
             },
         );
         let _ = self.grants.deny(grant, self.clock.now()).await?;
-        Ok(if failure.fault == Fault::Unavailable { Completion::ProviderUnavailable } else { Completion::Refused })
+        Ok(Completion::Refused(cause))
     }
 
     fn tell_claim_names(&self, signed_in: &SignedIn, asker: Asker<'_>) {

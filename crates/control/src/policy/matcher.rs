@@ -33,6 +33,18 @@ impl Matcher {
         let in_domain = |wanted: &HashSet<String>| email_domain.is_some_and(|domain| wanted.contains(domain));
         self.groups.as_ref().is_none_or(in_group) && self.email_domains.as_ref().is_none_or(in_domain)
     }
+
+    /// Which of the conditions does not hold, in words.
+    pub(super) fn why_not(&self, groups: &[String], email_domain: Option<&str>) -> Option<&'static str> {
+        let alone = |groups, email_domains| Self { groups, email_domains }.matches(&[], email_domain);
+        if self.matches(groups, email_domain) {
+            None
+        } else if alone(None, self.email_domains.clone()) {
+            Some("none of its groups")
+        } else {
+            Some("another e-mail domain")
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,13 +4,15 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::Config;
+use super::{Config, Kind};
 
 /// A settings document and the answer that carries it (contract A9).
 #[derive(Debug)]
 pub struct Served {
     /// Position of the policy in the file, from 0; `None` when only telemetry settings are served.
     pub index: Option<usize>,
+    /// For which sessions it is.
+    pub kind: Kind,
     /// `sha256:` and the hex digest of the settings' canonical JSON.
     pub checksum: String,
     /// The checksum as an entity tag, in its quotes.
@@ -20,12 +22,12 @@ pub struct Served {
 }
 
 impl Served {
-    pub(super) fn new(index: Option<usize>, settings: Map<String, Value>) -> Self {
+    pub(super) fn new(index: Option<usize>, kind: Kind, settings: Map<String, Value>) -> Self {
         // The body carries the canonical text itself, so whoever hashes what arrived gets the checksum.
         let canonical = wire::settings::canonical_json(&Value::Object(settings));
         let checksum = format!("sha256:{}", hex(digest(&SHA256, canonical.as_bytes()).as_ref()));
         let body = format!(r#"{{"uuid":"{checksum}","checksum":"{checksum}","settings":{canonical}}}"#);
-        Self { index, etag: format!("\"{checksum}\""), checksum, body: Bytes::from(body) }
+        Self { index, kind, etag: format!("\"{checksum}\""), checksum, body: Bytes::from(body) }
     }
 }
 

@@ -10,12 +10,18 @@ use super::*;
 /// `[{"match": {"groups": [..], "email_domain": [..]}, "cli": {..}}, ..]` as the configuration would read it.
 fn config(policies: &Value) -> Config {
     let names = |list: &Value| list.as_array().map(|_| permit::strings(list));
-    let entry = |entry: &Value| PolicyConfig {
+    let entry = |(index, entry): (usize, &Value)| PolicyConfig {
+        path: format!("managed.policies[{index}]"),
+        document_path: format!("managed.policies[{index}].cli"),
         groups: names(&entry["match"]["groups"]),
         email_domains: names(&entry["match"]["email_domain"]),
-        cli: entry["cli"].as_object().cloned(),
+        settings: entry["cli"].as_object().cloned(),
+        desktop: entry["desktop"].as_object().cloned(),
     };
-    Config { policies: policies.as_array().map(|list| list.iter().map(entry).collect()), ..Config::default() }
+    Config {
+        policies: policies.as_array().map(|list| list.iter().enumerate().map(entry).collect()),
+        ..Config::default()
+    }
 }
 
 fn catalog() -> Arc<Catalog> {
@@ -159,3 +165,6 @@ fn an_inherited_list_binds_like_an_own_one() {
         assert!(policies.permit(&caller, "claude-sonnet-4-5").is_err(), "{groups:?}");
     }
 }
+
+mod desktop;
+mod explaining;

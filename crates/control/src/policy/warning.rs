@@ -5,9 +5,9 @@ use std::fmt;
 use serde_json::{Map, Value};
 use wire::catalog::{Allowlist, Catalog};
 
-use super::Config;
 use super::matcher::Matcher;
 use super::permit::strings;
+use super::{Config, Kind, Merged};
 
 /// A sentence about one place in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,43 +24,52 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Everything doubtful in the policies, in file order. `merged` holds one document per policy.
-pub(super) fn about(
-    config: &Config,
-    base_index: Option<usize>,
-    merged: &[Map<String, Value>],
-    catalog: &Catalog,
-) -> Vec<Warning> {
+/// Everything doubtful in the policies, in file order.
+pub(super) fn about(config: &Config, merged: &Merged, catalog: &Catalog) -> Vec<Warning> {
     let Some(entries) = &config.policies else { return Vec::new() };
     let mut warnings = Vec::new();
-    let mut warn = |path: String, message: String| warnings.push(Warning { path, message });
+    let mut warn = |path: &str, message: String| warnings.push(Warning { path: path.to_owned(), message });
     if entries.is_empty() {
-        warn(
-            "managed.policies".to_owned(),
-            "holds no policy, so nobody receives settings; add one with `match: {}`".to_owned(),
-        );
+        let message = "holds no policy, so nobody receives settings; add one with `match: {}`";
+        warn("managed.policies", message.to_owned());
     }
-    let base = base_index.and_then(|index| entries[index].cli.as_ref());
-    for (index, (entry, document)) in entries.iter().zip(merged).enumerate() {
-        let path = format!("managed.policies[{index}]");
-        if let Some(message) = doubtful_match(&Matcher::new(entry), index, base_index, entries.len()) {
-            warn(format!("{path}.match"), message);
+    let base = merged.base.and_then(|index| entries[index].settings.as_ref());
+    for (index, (entry, document)) in entries.iter().zip(&merged.documents).enumerate() {
+        if let Some(message) = doubtful_match(&Matcher::new(entry), index, merged.base, entries.len()) {
+            warn(&format!("{}.match", entry.path), message);
         }
-        let Some(cli) = &entry.cli else { continue };
-        if cli.contains_key("availableModels")
+        let Some(own) = &entry.settings else { continue };
+        let at = &entry.document_path;
+        if own.contains_key("availableModels")
             && let Some(message) = doubtful_models(document, catalog)
         {
-            warn(format!("{path}.cli.availableModels"), message);
+            warn(&format!("{at}.availableModels"), message);
         }
         for (key, dropped) in base.into_iter().flat_map(|base| dropped_keys(base, document)) {
             let message = format!(
                 "replaces the base's `{key}` whole and so drops {}; repeat here what should stay",
                 dropped.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
             );
-            warn(format!("{path}.cli.{key}"), message);
+            warn(&format!("{at}.{key}"), message);
         }
     }
+    if !entries.is_empty() && merged.overlays.iter().all(Option::is_none) {
+        let message = "no policy has `desktop`, so Claude Desktop is turned away; add it to those that may use Desktop";
+        warn("managed", message.to_owned());
+    }
+    if config.kind == Kind::Code {
+        warn("managed", for_machines(&config.desktop.origin));
+    }
     warnings
+}
+
+/// What Claude Desktop's Code tab needs on each machine before it takes settings from a gateway.
+fn for_machines(origin: &str) -> String {
+    let needed = serde_json::json!({"forceLoginGatewayUrl": origin, "parentSettingsBehavior": "merge"});
+    format!(
+        "the settings under `code` reach Claude Desktop's Code tab only on machines that name this gateway in their own \
+         managed settings and reach it over HTTPS on a private network; install {needed} there"
+    )
 }
 
 fn doubtful_match(matcher: &Matcher, index: usize, base_index: Option<usize>, count: usize) -> Option<String> {
@@ -80,7 +89,7 @@ fn doubtful_models(document: &Map<String, Value>, catalog: &Catalog) -> Option<S
     }
     let steered = document.contains_key("model") || document.get("enforceAvailableModels") == Some(&Value::Bool(true));
     let list = Allowlist::new(&entries);
-    let default = Catalog::default_models().first()?;
+    let default = Catalog::default_model();
     (!steered && !list.admits(default, catalog)).then(|| {
         format!(
             "leaves out {default}, which a client asks for until its user chooses a model; set `model` or \

@@ -306,12 +306,15 @@ impl Listener {
                 "the upstream reported impossible token counts; the nearest possible ones are charged"
             );
         }
+        let mut usage = reading.billable();
+        if !reading.prompt_stated {
+            usage.input_tokens = tab.expected().input_tokens;
+        }
         let charge = match reading.source {
-            Source::Final => Charge::Used(reading.usage),
-            Source::Start => Charge::Seen(reading.billable()),
             // An error instead of an answer, as an error status would be.
             Source::None if reading.error_type.is_some() && reading.text_bytes == 0 => Charge::Nothing,
-            Source::None => Charge::Seen(tab.expected().estimate_output(reading.text_bytes)),
+            Source::Final if reading.is_final() && reading.prompt_stated => Charge::Used(usage),
+            _ => Charge::Seen(usage),
         };
         if broken.is_none() && reading.source == Source::None && reading.error_type.is_none() {
             tab.tell_unmetered();

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use control::spend::price::PriceOverride;
 use proxy::upstream;
-use wire::catalog::CustomModel;
+use wire::catalog::{Catalog, CustomModel};
 
 use super::problem::did_you_mean;
-use super::read::{Field, all};
+use super::read::{Field, Mapping, all};
 use super::reference::{Section, key};
 
 pub(super) const SECTION: Section = Section {
@@ -111,6 +111,41 @@ pub(super) fn check_upstream(field: &Field<'_>, name: &str, upstreams: &[upstrea
         Some(meant) => field.refuse(format!("no upstream has this name; did you mean {meant}?")),
         None => {
             field.refuse(format!("no upstream has this name; there are {}", names().collect::<Vec<_>>().join(", ")))
+        }
+    }
+}
+
+/// Warns of ids that an upstream lists and that lead nowhere there, and of mappings to an upstream that does not list the id.
+pub(super) fn warn_of_dead_ends(
+    root: &Mapping<'_>,
+    models: &[CustomModel],
+    upstreams: &[upstream::Config],
+    catalog: &Catalog,
+) {
+    let items = |key: &str| root.get(key).and_then(|field| field.is_list().then(|| field.items()).flatten());
+    for (upstream, item) in upstreams.iter().zip(items("upstreams").unwrap_or_default()) {
+        let listed = item.below("models").and_then(|field| field.items()).unwrap_or_default();
+        for (id, place) in upstream.models.iter().flatten().zip(listed) {
+            match catalog.resolve(id) {
+                None => place.warn("no model is called so; write an id as clients send it, or map it in models"),
+                Some(model) => {
+                    let api = &upstream.api;
+                    if model.id_for(&upstream.name, api.provider(), api.region()).is_none() {
+                        place.warn(format!("has no id there; add {} to its upstream_model", upstream.name));
+                    }
+                }
+            }
+        }
+    }
+    for (custom, item) in models.iter().zip(items("models").unwrap_or_default()) {
+        let Some(map) = item.below("upstream_model") else { continue };
+        let id = |written: &str| catalog.resolve(written).map(|model| model.id.clone());
+        for upstream in upstreams.iter().filter(|upstream| custom.upstream_model.contains_key(&upstream.name)) {
+            let lists = |listed: &Vec<String>| listed.iter().any(|listed| id(listed) == id(&custom.id));
+            if upstream.models.as_ref().is_some_and(|listed| !lists(listed)) {
+                let place = map.below(&upstream.name).unwrap_or_else(|| map.clone());
+                place.warn(format!("never applies, because {} is not in the models of that upstream", custom.id));
+            }
         }
     }
 }

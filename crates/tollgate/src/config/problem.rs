@@ -42,6 +42,8 @@ pub struct Problems {
     pub file: PathBuf,
     /// In the order of the file; never empty.
     pub problems: Vec<Problem>,
+    /// What else is to be known of it. Not part of the text.
+    pub warnings: Vec<Warning>,
 }
 
 impl fmt::Display for Problems {
@@ -161,6 +163,7 @@ mod tests {
                 remark("listen.prot", Some(3), "unknown key; did you mean port?"),
                 remark("", Some(9), "not YAML"),
             ],
+            warnings: Vec::new(),
         };
         assert_eq!(
             problems.to_string(),

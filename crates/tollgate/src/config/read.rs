@@ -116,6 +116,11 @@ impl<'a> Field<'a> {
         self.report.warning(&self.path, Some(self.line), message);
     }
 
+    /// The whole of another file.
+    pub(super) fn of_file(node: &'a Node, report: &'a Report) -> Self {
+        Self { path: String::new(), line: node.line, node, report }
+    }
+
     /// A mapping with the keys of `section`.
     pub(super) fn mapping(&self, section: &Section) -> Option<Mapping<'a>> {
         let Kind::Map(entries) = &self.node.kind else {

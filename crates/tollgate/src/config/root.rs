@@ -83,15 +83,13 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
     };
     let upstreams = read_upstreams(&root, environment);
     let models = models::read(root.get("models"), upstreams.as_deref());
-    if let (Some(upstreams), Some(models)) = (&upstreams, &models) {
-        upstreams::warn_unroutable(root.get("upstreams"), upstreams, models);
-    }
     let include_builtin = read_include_builtin(&root, models.as_deref().is_some_and(<[_]>::is_empty));
-    let policies = managed::read(root.get("managed"));
+    let managed = managed::read(root.get("managed"), folder);
     let admin = admin::read(root.get("admin"), root.get("enforcement"));
     let has_user = root.get("admin").is_some() || root.get("managed").is_some();
     let catalog = models.clone().zip(include_builtin).and_then(|(models, all)| Catalog::new(models, all).ok());
-    if let (Some(upstreams), Some(catalog)) = (&upstreams, &catalog) {
+    if let (Some(models), Some(upstreams), Some(catalog)) = (&models, &upstreams, &catalog) {
+        models::warn_of_dead_ends(&root, models, upstreams, catalog);
         upstreams::warn_short_context(root.get("upstreams"), upstreams, catalog);
     }
     let priced = admin::Priced { upstreams: upstreams.as_deref(), catalog: catalog.as_ref() };
@@ -115,12 +113,18 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
     if admin.is_some() || refuse_unknown {
         models::check_prices(root.get("models"), &mut models, overrides, refuse_unknown);
     }
+    let issuer = listen.origin(listen.port);
+    let managed = managed?;
     let policy = policy::Config {
-        policies: policies?,
+        policies: managed.policies,
+        kind: managed.kind,
         telemetry_env: telemetry.environment(listen.public_url.as_deref()),
         model_pricing: pricing.as_ref().map(admin::model_pricing),
+        desktop: policy::DesktopConfig {
+            origin: issuer.clone(),
+            telemetry: telemetry.attributes(listen.public_url.as_deref()),
+        },
     };
-    let issuer = listen.origin(listen.port);
     Some(Config {
         listen,
         access_control: access_control?,

@@ -66,6 +66,11 @@ pub(super) fn read(field: &Field<'_>, has_public_url: bool, allow_loopback: bool
 }
 
 impl Telemetry {
+    /// The attributes that Claude Desktop is told to add; `None` when it is told nothing.
+    pub(super) fn attributes(&self, public_url: Option<&str>) -> Option<Vec<(String, String)>> {
+        public_url.filter(|_| !self.destinations.is_empty()).map(|_| self.attributes.clone())
+    }
+
     /// The environment that clients receive (contract A11); empty when they are told nothing.
     pub(super) fn environment(&self, public_url: Option<&str>) -> BTreeMap<String, String> {
         let Some(public_url) = public_url.filter(|_| !self.destinations.is_empty()) else { return BTreeMap::new() };

@@ -7,7 +7,7 @@ mod google;
 use proxy::upstream::credential::anthropic::FederationConfig;
 use proxy::upstream::{AnthropicConfig, ApiConfig, Config, Credential, Timeouts};
 use url::Url;
-use wire::catalog::{Catalog, CustomModel, Provider};
+use wire::catalog::Provider;
 
 use super::problem::did_you_mean;
 use super::read::{Field, Mapping, all};
@@ -268,26 +268,6 @@ fn read_one(item: &Field<'_>, general: Timeouts, environment: &Environment) -> O
         failover_on: failover_on?,
         breaker: breaker?,
     })
-}
-
-/// Warns of models that an upstream lists and has no id for.
-pub(super) fn warn_unroutable(upstreams: Option<Field<'_>>, read: &[Config], models: &[CustomModel]) {
-    let Ok(catalog) = Catalog::new(models.to_vec(), true) else { return };
-    let Some(items) = upstreams.and_then(|field| field.items()) else { return };
-    for (item, upstream) in items.iter().zip(read) {
-        let lists = item.below("models").and_then(|field| field.items()).unwrap_or_default();
-        for (field, id) in lists.iter().zip(upstream.models.iter().flatten()) {
-            let routed = catalog.resolve(id).and_then(|model| {
-                model.id_for(&upstream.name, upstream.api.provider(), upstream.api.region()).map(drop)
-            });
-            if routed.is_none() {
-                field.warn(format!(
-                    "{} has no model {id}; nothing will be sent there for it",
-                    upstream.api.provider().as_str()
-                ));
-            }
-        }
-    }
 }
 
 fn provider_names() -> String {

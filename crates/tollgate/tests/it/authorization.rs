@@ -46,6 +46,7 @@ const PATHS: &[&str] = &[
     "/protocol",
     "/readyz",
     "/robots.txt",
+    "/user/bootstrap",
     "/v1/logs",
     "/v1/messages",
     "/v1/messages/count_tokens",

@@ -28,6 +28,7 @@ mod failover;
 mod identity_provider;
 mod managed;
 mod messages;
+mod meter;
 mod oauth_usage;
 mod sessions;
 mod shutdown;

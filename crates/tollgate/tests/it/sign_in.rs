@@ -13,6 +13,7 @@ use crate::support::gateway::{Device, Setup, TestGateway};
 use crate::support::http::Visitor;
 use crate::support::idp::{Account, RefreshTokens};
 
+mod many;
 mod pages;
 
 on_both_databases!(
@@ -231,13 +232,20 @@ async fn the_rules_for_who_may_come_in_are_asked_at_every_refresh_too() {
         assert_eq!(device.poll().await, (400, error("access_denied")), "{sub}");
         let event = gateway.audit().next("session.mint").await;
         assert_eq!((&event["result"], &event["sub"]), (&json!("fail"), &json!(sub)), "{event}");
-        told.push_str(&format!("{sub}: {}\n", event["err"].as_str().unwrap()));
+        let [reason, err] = ["reason", "err"].map(|name| event[name].as_str().unwrap().to_owned());
+        let html = page.reply.text();
+        let sentence = html.split("<p>").nth(1).unwrap().split("</p>").next().unwrap();
+        told.push_str(&format!("{sub}: {reason}: {err}\n  {sentence}\n"));
     }
     insta::assert_snapshot!(told, @r"
-    carl: user is not a member of an allowed group
-    dora: email domain not allowed
-    emil: id_token email is not verified
-    fred: id_token missing email claim (email), which oidc.allowed_email_domains needs
+    carl: group: user is not a member of an allowed group
+      Your account is in none of the groups that may sign in here. Ask your administrator to be added to one.
+    dora: email_domain: email domain not allowed
+      Your e-mail address is not of a domain that may sign in here. Sign in with your company account.
+    emil: email_unverified: id_token email is not verified
+      Your identity provider says that your e-mail address is not verified. Verify it there, then start again on your device.
+    fred: email_missing: id_token missing email claim (email), which oidc.allowed_email_domains needs
+      Your identity provider did not tell your e-mail address, which is needed here. Ask your administrator.
     ");
     let tokens = gateway.sign_in("alice").await;
     gateway.idp().set_account(&alice().groups(&["sales"])).await;

@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::process::Output;
+use std::sync::Arc;
+use std::time::Duration;
 
+use control::clock::{Clock, SystemClock, TestClock};
 use serde_json::json;
 
 use crate::support::client::StockClient;
@@ -89,6 +92,37 @@ async fn a_session_is_refreshed_silently_and_its_end_is_noticed_at_the_next_requ
     let told = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1));
     assert!(told.contains("/login"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn terminals_that_refresh_at_once_go_on_and_a_disabled_account_is_asked_to_sign_in_again() {
+    let alice = Account::new("alice").email("alice@example.com");
+    // As above: every prompt begins with a refresh.
+    let short = json!({ "session": { "ttl_hours": 0.01 } });
+    let clock = Arc::new(TestClock::at(SystemClock.now()));
+    let gateway = TestGateway::setup().people(RefreshTokens::Rotated, &[alice]).config(short);
+    let gateway = gateway.clock(Arc::clone(&clock) as _).start().await;
+    let client = signed_in(&gateway).await;
+    for _ in 0..2 {
+        let terminals = futures_util::future::join_all((0..3).map(|_| client.prompt("say hello"))).await;
+        for terminal in &terminals {
+            assert_eq!(said(terminal), (Some(0), "Hello there".to_owned()), "{terminal:?}");
+        }
+    }
+    let refreshes = gateway.audit().waiting("session.refresh");
+    assert!(refreshes.len() >= 2 && refreshes.iter().all(|event| event["result"] == "success"), "{refreshes:#?}");
+    assert!(gateway.audit().waiting("session.reuse").is_empty() && gateway.audit().waiting("session.end").is_empty());
+
+    // The bearer that the client still has lives on to its end.
+    gateway.idp().disable("alice").await;
+    assert_eq!(said(&client.prompt("say hello").await), (Some(0), "Hello there".to_owned()));
+    clock.advance(Duration::from_secs(36));
+    let refused = client.prompt("say hello").await;
+    assert_eq!(refused.status.code(), Some(1));
+    let told = format!("{}{}", String::from_utf8_lossy(&refused.stdout), String::from_utf8_lossy(&refused.stderr));
+    assert!(told.contains("/login"), "{refused:?}");
+    let asked = gateway.audit().waiting("session.refresh").pop().unwrap();
+    assert_eq!((&asked["result"], &asked["answer"]), (&json!("fail"), &json!("invalid_grant")));
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ pub(super) struct Builtins {
     pub(super) web_search: i64,
     #[serde(deserialize_with = "plain_price")]
     pub(super) unknown: Price,
-    pub(super) defaults: Vec<String>,
+    pub(super) default: String,
     pub(super) models: Vec<Builtin>,
 }
 
@@ -61,6 +61,7 @@ pub(super) struct Builtin {
     pub(super) family: String,
     pub(super) listed: bool,
     pub(super) max_input_tokens: Option<u64>,
+    pub(super) supports_1m: bool,
     pub(super) first_party: String,
     bedrock: String,
     vertex: String,
@@ -88,7 +89,7 @@ impl Builtin {
         }
     }
 
-    fn bedrock_bare(&self) -> &str {
+    pub(super) fn bedrock_bare(&self) -> &str {
         self.bedrock.strip_prefix("us.").unwrap_or(&self.bedrock)
     }
 }
@@ -106,6 +107,8 @@ struct Row {
     family: String,
     listed: bool,
     max_input_tokens: Option<u64>,
+    #[serde(default)]
+    supports_1m: bool,
     first_party: String,
     bedrock: String,
     vertex: String,
@@ -130,6 +133,8 @@ impl From<Row> for Builtin {
             family: row.family,
             listed: row.listed,
             max_input_tokens: row.max_input_tokens,
+            // Some have the window only for those who ask for it, and `max_input_tokens` does not say so.
+            supports_1m: row.supports_1m || row.max_input_tokens == Some(1_000_000),
             first_party: row.first_party,
             bedrock: row.bedrock,
             vertex: row.vertex,

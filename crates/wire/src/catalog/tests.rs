@@ -398,5 +398,52 @@ fn the_model_list_is_filtered_by_the_same_rule() {
 fn families_and_default_models_are_known() {
     assert!(["opus", "Sonnet", "HAIKU", "fable"].into_iter().all(is_known_family));
     assert!(!is_known_family("best") && !is_known_family(""));
-    assert!(Catalog::default_models().iter().all(|id| builtin().resolve(id).is_some_and(|model| model.id == *id)));
+    assert_eq!(builtin().resolve(Catalog::default_model()).unwrap().id, Catalog::default_model());
+}
+
+#[test]
+fn a_window_of_a_million_tokens_is_known_of_each_model() {
+    let entries = vec![
+        custom("big", &[("a", "us.anthropic.claude-opus-5")]),
+        custom("small", &[("a", "claude-opus-5"), ("b", "claude-haiku-4-5")]),
+    ];
+    let catalog = Catalog::new(entries, true).unwrap();
+    let without: Vec<_> = catalog.listed().filter(|model| !model.supports_1m).map(|model| model.id.as_str()).collect();
+    assert_eq!(
+        without,
+        ["small", "claude-sonnet-4-5-20250929", "claude-haiku-4-5-20251001", "claude-opus-4-1-20250805"]
+    );
+}
+
+/// Every way to write every built-in that a client may use, and those nearby that it may not.
+#[test]
+fn each_model_answers_to_its_four_spellings_and_to_no_other() {
+    let catalog = builtin();
+    for model in &BUILTIN.models {
+        let spellings = model.spellings();
+        for spelling in spellings {
+            for written in [spelling.to_owned(), spelling.to_ascii_uppercase()] {
+                assert_eq!(catalog.resolve(&written).unwrap().canonical.as_deref(), Some(model.canonical.as_str()));
+            }
+        }
+        let bare = model.bedrock_bare();
+        let canonical = &model.canonical;
+        for written in [
+            bare.to_owned(),
+            format!("eu.{bare}"),
+            format!("apac.{bare}"),
+            format!("global.{bare}"),
+            format!("anthropic/{canonical}"),
+            format!("{canonical}-latest"),
+            format!("{canonical}-20990101"),
+            format!("{canonical}@20990101"),
+            format!("{canonical}[1m]"),
+            format!(" {canonical}"),
+            format!("{canonical} "),
+            format!("{canonical}\0"),
+            format!("arn:aws:bedrock:us-east-1:111111111111:inference-profile/us.{bare}"),
+        ] {
+            assert!(spellings.contains(&written.as_str()) || catalog.resolve(&written).is_none(), "{written:?}");
+        }
+    }
 }

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::known::TABLE;
 use super::*;
+use crate::shape::Severity;
 
 fn map(value: Value) -> Map<String, Value> {
     serde_json::from_value(value).unwrap()
@@ -137,12 +139,12 @@ fn a_known_key_of_the_wrong_type_is_an_error_that_says_the_type() {
         "availableModels must be a list of strings",
         "env must be an object",
         "verbose must be true or false",
-        "cleanupPeriodDays must be a number",
+        "cleanupPeriodDays must be a whole number from 1",
         "model must be a string",
     ] {
         assert!(messages.iter().any(|message| message == expected), "{expected}");
     }
-    assert_eq!(said(json!({"availableModels": ["a", 1]})), [error("availableModels")]);
+    assert_eq!(said(json!({"availableModels": ["a", 1]})), [error("availableModels[1]")]);
 }
 
 #[test]
@@ -165,7 +167,7 @@ fn a_mistyped_key_is_an_error_and_a_new_one_a_warning() {
     }
     assert_eq!(said(json!({"permissions": {"denny": []}})), [error("permissions.denny")]);
     assert_eq!(said(json!({"hooks": {"PreToolUs": []}})), [error("hooks.PreToolUs")]);
-    assert_eq!(said(json!({"hooks": {"OnFullMoon": []}})), [warning("hooks.OnFullMoon")]);
+    assert_eq!(said(json!({"hooks": {"OnFullMoon": []}})), [error("hooks.OnFullMoon")]);
 }
 
 #[test]
@@ -180,9 +182,9 @@ fn a_rule_that_could_never_match_is_an_error() {
     for rule in ["", " Bash", "Bash ", "(x)", "Bash(", "Bash(x", "Bash)", "Bash()", "bash(rm:*)", "read"] {
         assert_eq!(said(json!({"permissions": {"deny": ["Read", rule]}})), [error("permissions.deny[1]")], "{rule:?}");
     }
-    assert_eq!(said(json!({"permissions": {"allow": ["mcp__a__b(x)"]}})), [warning("permissions.allow[0]")]);
+    assert_eq!(said(json!({"permissions": {"allow": ["mcp__a__b(x)"]}})), [error("permissions.allow[0]")]);
     assert_eq!(said(json!({"permissions": {"ask": "Bash"}})), [error("permissions.ask")]);
-    assert_eq!(said(json!({"permissions": {"deny": ["Bash", 1]}})), [error("permissions.deny")]);
+    assert_eq!(said(json!({"permissions": {"deny": ["Bash", 1]}})), [error("permissions.deny[1]")]);
 }
 
 #[test]
@@ -191,31 +193,84 @@ fn environment_values_and_hooks_are_looked_into() {
     for matchers in [json!({}), json!("x")] {
         assert_eq!(said(json!({"hooks": {"Stop": matchers}})), [error("hooks.Stop")]);
     }
-    for matcher in [
-        json!(1),
-        json!({}),
-        json!({"hooks": {}}),
-        json!({"hooks": [], "matcher": 3}),
-        json!({"hooks": ["x"]}),
-        json!({"hooks": [{}]}),
+    for (matcher, place) in [
+        (json!(1), ""),
+        (json!({}), ""),
+        (json!({"hooks": {}}), ".hooks"),
+        (json!({"hooks": [], "matcher": 3}), ".matcher"),
+        (json!({"hooks": ["x"]}), ".hooks[0]"),
+        (json!({"hooks": [{}]}), ".hooks[0]"),
+        (json!({"hooks": [{"type": "command"}]}), ".hooks[0]"),
+        (json!({"hooks": [{"type": "shell", "command": "x"}]}), ".hooks[0].type"),
+        (json!({"hooks": [{"type": "http", "url": "https://x", "headers": {"a": 1}}]}), ".hooks[0].headers.a"),
     ] {
         assert_eq!(
             said(json!({"hooks": {"Stop": [{"hooks": []}, matcher.clone()]}})),
-            [error("hooks.Stop[1]")],
+            [error(&format!("hooks.Stop[1]{place}"))],
             "{matcher}"
         );
     }
 }
 
 #[test]
-fn the_table_names_each_key_once_and_merges_only_what_has_a_type() {
-    let mut names: Vec<_> = KNOWN_KEYS.iter().map(|known| known.name).collect();
-    names.sort_unstable();
-    names.dedup();
-    assert_eq!(names.len(), KNOWN_KEYS.len());
-    for known in KNOWN_KEYS {
-        assert!(known.merge == MergeKind::Replace || known.expected != Expected::Anything, "{}", known.name);
+fn a_wrong_type_is_named_however_deep_it_stands() {
+    let findings = check(&map(json!({
+        "sandbox": {"enabled": "yes", "network": {"allowedDomains": "x", "futureKey": 1}, "filesystem": {"denyRead": [1]}},
+        "enabledPlugins": {"a@b": 3}, "statusLine": {"type": "x"}, "allowedMcpServers": [{"serverName": 3}, {}],
+        "managedMcpServers": {"a": {}, "b": {"type": "stdio", "command": "x"}, "c": {"type": "http", "url": "https://x"}},
+        "strictKnownMarketplaces": [{"source": "github"}, {"source": "floppy"}], "permissions": {"defaultMode": "pln"},
+        "extraKnownMarketplaces": {"m": {"source": {"source": "git", "url": 1}}}, "spinnerVerbs": {"mode": "add"},
+        "skillOverrides": {"s": "maybe"}, "effortLevel": "huge", "disableAutoMode": "yes", "modelOverrides": {"a": 1},
+    })));
+    let told: Vec<String> = findings.iter().map(|f| format!("{:?} {}: {}", f.severity, f.path, f.message)).collect();
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    Error allowedMcpServers[0].serverName: must be a string
+    Error allowedMcpServers[1]: needs serverName, a string
+    Error disableAutoMode: must be disable
+    Warning effortLevel: "huge" is not a word this version knows; it is served as it is
+    Error enabledPlugins.a@b: must be true or false or a list of strings
+    Error extraKnownMarketplaces.m.source.url: must be a string
+    Error managedMcpServers.a: needs type: http or sse
+    Error managedMcpServers.b.type: must be http or sse
+    Error modelOverrides.a: must be a string
+    Error permissions.defaultMode: "pln" is not known here; did you mean plan?
+    Error sandbox.enabled: must be true or false
+    Error sandbox.filesystem.denyRead[0]: must be a string
+    Error sandbox.network.allowedDomains: must be a list of strings
+    Warning sandbox.network.futureKey: is not a key this version knows; it is served as it is
+    Warning skillOverrides.s: "maybe" is not a word this version knows; it is served as it is
+    Error spinnerVerbs: needs verbs, a list of strings
+    Warning spinnerVerbs.mode: "add" is not a word this version knows; it is served as it is
+    Error statusLine: needs command, a string
+    Error statusLine.type: must be command
+    Error strictKnownMarketplaces[0]: needs repo, a string
+    Error strictKnownMarketplaces[1].source: must be directory or file or git or github or hostPattern or npm or pathPattern or settings or url
+    "#);
+}
+
+#[test]
+fn a_key_that_only_looks_like_a_known_one_is_refused() {
+    for (typed, meant) in [
+        ("аvаilаblеМоdеls", "availableModels"),
+        ("permissions\u{200b}", "permissions"),
+        ("ｅｎｖ", "env"),
+        ("hооks", "hooks"),
+    ] {
+        let finding = check(&map(json!({typed: 1}))).remove(0);
+        let told = format!("is not a settings key; did you mean {meant}?");
+        assert_eq!((finding.severity, finding.message), (Severity::Error, told), "{typed}");
     }
+    assert_eq!(said(json!({"設定": 1})), [error("設定")]);
+    assert_eq!(said(json!({"permissions": {"dеny": []}})), [error("permissions.dеny")]);
+    assert_eq!(said(json!({"x".repeat(1_000_000): 1})), [warning(&"x".repeat(1_000_000))]);
+}
+
+#[test]
+fn the_table_is_read_whole() {
+    assert!(TABLE.keys.fields.len() > 130, "{}", TABLE.keys.fields.len());
+    let kinds = ["env", "permissions", "hooks", "deniedMcpServers", "sandbox", "new"].map(merge_of);
+    use MergeKind::{Hooks, Permissions, Replace, Shallow, Union};
+    assert_eq!(kinds, [Shallow, Permissions, Hooks, Union, Replace, Replace]);
 }
 
 fn document() -> impl Strategy<Value = Map<String, Value>> {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::counts::Counts;
 use super::stream::count_characters;
 use super::{Reading, Source};
 use crate::json;
@@ -27,7 +28,7 @@ impl Body {
         }
     }
 
-    /// Reads the kept chunks. Of a cut body, which is no JSON, nothing is known.
+    /// Reads the kept chunks, whether the body ended or was cut.
     pub(super) fn finish(&mut self) {
         match std::mem::take(&mut self.chunks).as_slice() {
             [] => {}
@@ -39,26 +40,36 @@ impl Body {
 
 impl Reading {
     fn hear_body(&mut self, body: &[u8]) {
-        let (mut is_error, mut content) = (false, None);
+        let (mut kind, mut model, mut content, mut usage, mut end) = (None, None, None, None, 0);
         let read = json::members(body, |key, member| {
+            end = member.value.end;
             let value = &body[member.value];
             match key {
-                b"type" => is_error = json::inner(value) == Some(b"error"),
-                b"model" => self.model = json::text(value),
+                b"type" => kind = json::inner(value),
+                b"model" => model = json::text(value),
                 b"content" => content = Some(value),
+                b"usage" => usage = Some(value),
                 _ => {}
             }
         });
-        if read != Ok(true) {
-            self.model = None;
+        self.complete = read == Ok(true);
+        // What breaks off but began as a message is one that was cut; anything else that is no JSON says nothing.
+        if !self.complete && (read.is_ok() || kind != Some(b"message")) {
             return;
         }
-        self.complete = true;
-        if is_error {
+        self.model = model;
+        if kind == Some(b"error") {
             self.hear_error(body);
         }
-        self.hear_usage(body, Source::Final);
-        self.text_bytes = content.map_or(0, text_of_blocks);
+        self.text_bytes = match content {
+            Some(content) => text_of_blocks(content),
+            None if self.complete => 0,
+            // It broke off in the middle of the content, which is nearly all text.
+            None => count_characters(&body[end..]),
+        };
+        if let Some(usage) = usage {
+            self.hear_counts(&Counts::read(usage), Source::Final);
+        }
     }
 }
 

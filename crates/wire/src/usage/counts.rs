@@ -3,8 +3,11 @@
 use super::Usage;
 use crate::json;
 
-/// More of one kind than any request can have; larger counts are absurd.
+/// More tokens of one kind than any request can have; larger counts are absurd.
 pub(super) const MOST: u64 = 100_000_000;
+
+/// More searches than any request can have made.
+const MOST_SEARCHES: u64 = 10_000;
 
 /// The counts one `usage` object states. `null` and what is no number count as not stated.
 #[derive(Debug, Default)]
@@ -23,14 +26,34 @@ pub(super) struct Counts {
 impl Counts {
     pub(super) fn read(usage: &[u8]) -> Self {
         let mut counts = Self::default();
-        counts.members(usage);
+        each(usage, |key, value| match key {
+            b"input_tokens" => counts.take(value, MOST, |counts| &mut counts.input),
+            b"output_tokens" => counts.take(value, MOST, |counts| &mut counts.output),
+            b"cache_read_input_tokens" => counts.take(value, MOST, |counts| &mut counts.cache_read),
+            b"cache_creation_input_tokens" => counts.take(value, MOST, |counts| &mut counts.cache_creation),
+            b"cache_creation" => each(value, |key, value| match key {
+                b"ephemeral_5m_input_tokens" => counts.take(value, MOST, |counts| &mut counts.cache_5m),
+                b"ephemeral_1h_input_tokens" => counts.take(value, MOST, |counts| &mut counts.cache_1h),
+                _ => {}
+            }),
+            b"server_tool_use" => each(value, |key, value| {
+                if key == b"web_search_requests" {
+                    counts.take(value, MOST_SEARCHES, |counts| &mut counts.web_search);
+                }
+            }),
+            b"speed" => counts.fast = json::inner(value).map(|speed| speed == b"fast").or(counts.fast),
+            _ => {}
+        });
         counts
     }
 
-    /// Whether it states any token count.
-    pub(super) fn any(&self) -> bool {
-        let Self { input, output, cache_read, cache_creation, cache_5m, cache_1h, .. } = self;
-        [input, output, cache_read, cache_creation, cache_5m, cache_1h].into_iter().any(Option::is_some)
+    pub(super) fn states_output(&self) -> bool {
+        self.output.is_some()
+    }
+
+    pub(super) fn states_prompt(&self) -> bool {
+        let Self { input, cache_read, cache_creation, cache_5m, cache_1h, .. } = self;
+        [input, cache_read, cache_creation, cache_5m, cache_1h].into_iter().any(Option::is_some)
     }
 
     /// Overrides what was known with what is stated here.
@@ -51,30 +74,32 @@ impl Counts {
         }
     }
 
-    fn members(&mut self, object: &[u8]) {
-        // Of an object that is not valid nothing is taken: the caller has scanned it as part of its document.
-        let _ = json::members(object, |key, member| {
-            let value = &object[member.value];
-            let field = match key {
-                b"input_tokens" => &mut self.input,
-                b"output_tokens" => &mut self.output,
-                b"cache_read_input_tokens" => &mut self.cache_read,
-                b"cache_creation_input_tokens" => &mut self.cache_creation,
-                b"ephemeral_5m_input_tokens" => &mut self.cache_5m,
-                b"ephemeral_1h_input_tokens" => &mut self.cache_1h,
-                b"web_search_requests" => &mut self.web_search,
-                b"cache_creation" | b"server_tool_use" => return self.members(value),
-                b"speed" => {
-                    self.fast = json::inner(value).map(|speed| speed == b"fast").or(self.fast);
-                    return;
-                }
-                _ => return,
-            };
-            if let Some((count, clamped)) = count(value) {
-                *field = Some(count);
-                self.clamped |= clamped;
-            }
-        });
+    fn take(&mut self, value: &[u8], most: u64, field: impl FnOnce(&mut Self) -> &mut Option<u64>) {
+        if let Some((count, clamped)) = count(value, most) {
+            *field(self) = Some(count);
+            self.clamped |= clamped;
+        }
+    }
+}
+
+/// Walks the members of an object. Of one that is not valid nothing is taken amiss: the caller has scanned it as part of
+/// its document.
+fn each<'a>(object: &'a [u8], mut visit: impl FnMut(&'a [u8], &'a [u8])) {
+    let _ = json::members(object, |key, member| visit(key, &object[member.value]));
+}
+
+impl Usage {
+    /// Each count, or that of `known` where it is greater.
+    pub(super) fn at_least(self, known: &Self) -> Self {
+        Self {
+            input_tokens: self.input_tokens.max(known.input_tokens),
+            output_tokens: self.output_tokens.max(known.output_tokens),
+            cache_read_input_tokens: self.cache_read_input_tokens.max(known.cache_read_input_tokens),
+            cache_creation_5m_tokens: self.cache_creation_5m_tokens.max(known.cache_creation_5m_tokens),
+            cache_creation_1h_tokens: self.cache_creation_1h_tokens.max(known.cache_creation_1h_tokens),
+            web_search_requests: self.web_search_requests.max(known.web_search_requests),
+            fast: self.fast,
+        }
     }
 }
 
@@ -86,8 +111,8 @@ fn split(total: u64, usage: &mut Usage) {
     usage.cache_creation_5m_tokens = total - usage.cache_creation_1h_tokens;
 }
 
-/// A number as a count, and whether it had to be clamped. Fractions are cut off.
-fn count(value: &[u8]) -> Option<(u64, bool)> {
+/// A number as a count of at most `most`, and whether it had to be clamped. Fractions are cut off.
+fn count(value: &[u8], most: u64) -> Option<(u64, bool)> {
     let text = std::str::from_utf8(value).ok()?;
     let number = match text.parse::<u64>() {
         Ok(number) => number,
@@ -99,5 +124,5 @@ fn count(value: &[u8]) -> Option<(u64, bool)> {
             .and(text.parse::<f64>().ok())? as u64,
     };
     let negative = number == 0 && text.starts_with('-') && text.bytes().any(|byte| matches!(byte, b'1'..=b'9'));
-    Some((number.min(MOST), number > MOST || negative))
+    Some((number.min(most), number > most || negative))
 }

@@ -42,14 +42,28 @@ impl Reading {
         self.error_message = json::get(error, "message").and_then(json::text);
     }
 
-    /// Takes the `usage` of a message; `source` applies when it holds any count.
-    pub(super) fn hear_usage(&mut self, message: &[u8], source: Source) {
-        let counts = json::get(message, "usage").map(Counts::read).unwrap_or_default();
-        if counts.any() {
-            self.source = self.source.max(source);
+    fn hear_usage(&mut self, message: &[u8], source: Source) {
+        if let Some(usage) = json::get(message, "usage") {
+            self.hear_counts(&Counts::read(usage), source);
         }
+    }
+
+    /// Takes a `usage`. `source` applies when it holds any count; without the output it is no last word.
+    pub(super) fn hear_counts(&mut self, counts: &Counts, source: Source) {
+        if counts.states_output() {
+            self.source = self.source.max(source);
+            self.counted_text_bytes = self.text_bytes;
+        } else if counts.states_prompt() {
+            self.source = self.source.max(Source::Start);
+        }
+        self.prompt_stated |= counts.states_prompt();
         self.clamped |= counts.clamped;
+        let known = self.usage;
         counts.lay_over(&mut self.usage);
+        if counts.clamped {
+            // What makes no sense takes nothing back.
+            self.usage = self.usage.at_least(&known);
+        }
     }
 }
 

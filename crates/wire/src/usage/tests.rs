@@ -42,6 +42,8 @@ fn sonnet(usage: Usage, text_bytes: u64) -> Reading {
         usage,
         source: Source::Final,
         text_bytes,
+        counted_text_bytes: text_bytes,
+        prompt_stated: true,
         complete: true,
         model: Some("claude-sonnet-4-5-20250929".to_owned()),
         ..Reading::default()
@@ -97,6 +99,7 @@ fn an_error_event_leaves_the_start_and_the_text_to_estimate_from() {
     let reading = stream(ERROR);
     let expected = Reading {
         source: Source::Start,
+        counted_text_bytes: 0,
         complete: false,
         error_type: Some("overloaded_error".to_owned()),
         error_message: Some("Overloaded".to_owned()),
@@ -259,9 +262,63 @@ fn a_json_answer_without_usage_says_how_much_text_it_had() {
 fn an_error_body_gives_its_type_and_a_broken_body_nothing() {
     let reading = read(JSON, r#"{"type":"error","error":{"type":"rate_limit_error","message":"x"}}"#);
     assert_eq!((reading.error_type.as_deref(), reading.complete), (Some("rate_limit_error"), true));
-    for body in ["", "<html>", &MESSAGE[..MESSAGE.len() - 1], "[]", "null"] {
+    for body in ["", "<html>", r#"{"type":"mess"#, r#"{"id":"x","content":[{"text":"abcd"#] {
         assert_eq!(read(JSON, body), Reading::default(), "{body}");
     }
+    for body in ["[]", "null", "{}"] {
+        assert_eq!(read(JSON, body).billable(), Usage::default(), "{body}");
+    }
+}
+
+#[test]
+fn a_json_answer_that_was_cut_says_what_came_of_it() {
+    let cut = |at: &str| read(JSON, &MESSAGE[..MESSAGE.find(at).unwrap()]);
+    let counted = cut("\"ephemeral_5m"); // Within the counts: none of them is believed.
+    assert_eq!((counted.source, counted.complete, counted.text_bytes), (Source::None, false, 15));
+    let whole = read(JSON, &format!("{},", &MESSAGE[..MESSAGE.len() - 1]));
+    assert_eq!((whole.source, whole.complete, whole.billable()), (Source::Final, false, text_usage()));
+    let text = cut("llo");
+    assert_eq!((text.source, text.billable().input_tokens), (Source::None, 0));
+    assert!((80..110).contains(&text.text_bytes), "{text:?}");
+}
+
+#[test]
+fn text_after_the_last_counts_is_added_when_the_stream_is_cut() {
+    let start = r#"data: {"type":"message_start","message":{"usage":{"input_tokens":9,"output_tokens":1}}}"#;
+    let text = r#"data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"12345"}}"#;
+    let counts = r#"data: {"type":"message_delta","usage":{"output_tokens":40}}"#;
+    let stop = r#"data: {"type":"message_stop"}"#;
+    let read = |events: &[&str]| stream(&events.iter().map(|event| format!("{event}\n\n")).collect::<String>());
+    let cut = read(&[start, text, counts, text]);
+    assert_eq!((cut.billable(), cut.is_final()), (tokens(9, 42), false));
+    let whole = read(&[start, text, counts, text, stop]);
+    assert_eq!((whole.billable(), whole.is_final()), (tokens(9, 40), true));
+    let at_counts = read(&[start, text, counts]);
+    assert_eq!((at_counts.billable(), at_counts.is_final()), (tokens(9, 40), true));
+}
+
+#[test]
+fn counts_without_the_output_are_no_last_word_and_without_the_prompt_say_so() {
+    let json = |usage: &str| read(JSON, &format!(r#"{{"content":[{{"text":"12345678"}}],"usage":{usage}}}"#));
+    let input = json(r#"{"input_tokens":5,"output_tokens":null}"#);
+    assert_eq!((input.source, input.billable(), input.prompt_stated), (Source::Start, tokens(5, 2), true));
+    let output = json(r#"{"input_tokens":null,"output_tokens":5}"#);
+    assert_eq!((output.source, output.billable(), output.prompt_stated), (Source::Final, tokens(0, 5), false));
+    assert!(json(r#"{"cache_read_input_tokens":0,"output_tokens":5}"#).prompt_stated);
+}
+
+#[test]
+fn counts_are_taken_from_their_places_only() {
+    let usage = start_with(
+        &r#"{"input_tokens":3,"cache_creation":{"input_tokens":70,"output_tokens":70,"ephemeral_5m_input_tokens":1},
+        "server_tool_use":{"web_search_requests":2,"web_fetch_requests":9,"output_tokens":70},"ephemeral_1h_input_tokens":70,
+        "iterations":[{"input_tokens":70,"output_tokens":70}],"web_search_requests":70}"#
+        .replace('\n', ""),
+    )
+    .usage;
+    assert_eq!(usage, Usage { cache_creation_5m_tokens: 1, web_search_requests: 2, ..tokens(3, 0) });
+    let absurd = start_with(r#"{"input_tokens":1,"server_tool_use":{"web_search_requests":10001}}"#);
+    assert_eq!((absurd.usage.web_search_requests, absurd.clamped), (10_000, true));
 }
 
 #[test]

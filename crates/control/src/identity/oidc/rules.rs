@@ -111,27 +111,52 @@ pub(super) fn person(claims: &Claims, config: &OidcConfig) -> Person {
     }
 }
 
+/// A rule of who may sign in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::identity) enum Rule {
+    /// The provider says that the e-mail address is not verified.
+    EmailVerified,
+    /// `oidc.allowed_email_domains`, and there is no e-mail address.
+    EmailPresent,
+    /// `oidc.allowed_email_domains`.
+    EmailDomain,
+    /// `oidc.allowed_groups`.
+    Group,
+}
+
+impl Rule {
+    /// That it says no, in words for the audit.
+    pub(super) fn says_no(self, config: &OidcConfig) -> String {
+        match self {
+            Self::EmailVerified => "id_token email is not verified".to_owned(),
+            Self::EmailPresent => {
+                let claim = config.email_claim.join(", ");
+                format!("id_token missing email claim ({claim}), which oidc.allowed_email_domains needs")
+            }
+            Self::EmailDomain => "email domain not allowed".to_owned(),
+            Self::Group => "user is not a member of an allowed group".to_owned(),
+        }
+    }
+}
+
 /// The sign-in rules.
 ///
 /// # Errors
-/// Which rule says no.
-pub(super) fn admit(person: &Person, email_verified: Option<bool>, config: &OidcConfig) -> Result<(), String> {
+/// Which one says no.
+pub(super) fn admit(person: &Person, email_verified: Option<bool>, config: &OidcConfig) -> Result<(), Rule> {
     if email_verified == Some(false) {
-        return Err("id_token email is not verified".to_owned());
+        return Err(Rule::EmailVerified);
     }
     if !config.allowed_email_domains.is_empty() {
-        let Some(email) = &person.email else {
-            let claim = config.email_claim.join(", ");
-            return Err(format!("id_token missing email claim ({claim}), which oidc.allowed_email_domains needs"));
-        };
+        let email = person.email.as_ref().ok_or(Rule::EmailPresent)?;
         let domain = email.rsplit_once('@').map(|(_, domain)| domain.to_ascii_lowercase());
         if !domain.is_some_and(|domain| config.allowed_email_domains.contains(&domain)) {
-            return Err("email domain not allowed".to_owned());
+            return Err(Rule::EmailDomain);
         }
     }
     let in_group = |group: &String| config.allowed_groups.contains(group);
     if !config.allowed_groups.is_empty() && !person.groups.iter().any(in_group) {
-        return Err("user is not a member of an allowed group".to_owned());
+        return Err(Rule::Group);
     }
     Ok(())
 }
@@ -238,7 +263,7 @@ mod tests {
         };
         let domains = OidcConfig { allowed_email_domains: vec!["example.com".to_owned()], ..config() };
         let groups = OidcConfig { allowed_groups: vec!["eng".to_owned()], ..config() };
-        let denied = |person: &Person, verified, config| admit(person, verified, config).unwrap_err();
+        let denied = |person: &Person, verified, config| admit(person, verified, config).unwrap_err().says_no(config);
         assert_eq!(admit(&ann(Some("Ann@EXAMPLE.com"), &[]), None, &domains), Ok(()));
         assert_eq!(admit(&ann(None, &["x", "eng"]), Some(true), &groups), Ok(()));
         assert_eq!(admit(&ann(None, &[]), None, &config()), Ok(()));

@@ -222,7 +222,7 @@ impl SignIn {
         let (error, step) = match failure.fault {
             Fault::Unavailable => (RefreshError::Unavailable, "token_endpoint"),
             Fault::Grant => (RefreshError::Ended, "token_endpoint"),
-            Fault::Claims | Fault::OtherPerson => (RefreshError::Ended, "claims"),
+            Fault::Claims | Fault::Rule(_) | Fault::OtherPerson => (RefreshError::Ended, "claims"),
         };
         // Who was only refused keeps the bearer until it expires; a person who has become another does not .
         if failure.fault == Fault::OtherPerson {

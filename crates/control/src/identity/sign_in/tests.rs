@@ -272,10 +272,11 @@ async fn a_failed_rule_denies_the_grant_and_is_audited_with_who_it_was() {
     let house = House::open(|oidc| oidc.allowed_groups = vec!["admins".to_owned()]).await;
     let begun = house.begin().await;
     let departure = house.confirm(&begun).await;
-    assert_eq!(house.complete(&departure, code()).await, Completion::Refused);
+    assert_eq!(house.complete(&departure, code()).await, Completion::Refused(Cause::Group));
     assert!(refused(&house.redeem(&begun).await));
     let event = house.audited("session.mint").await;
     assert_eq!((&event["result"], &event["err"]), (&json!("fail"), &json!("user is not a member of an allowed group")));
+    assert_eq!(event["reason"], "group");
     assert_eq!((&event["sub"], &event["email"]), (&json!("u-1"), &json!("Ann@Example.com")));
     assert_eq!((&event["surface"], &event["flow"]), (&json!("cli"), &house.audited("device.verify").await["flow"]));
 }
@@ -293,7 +294,7 @@ async fn a_wrong_nonce_an_answer_of_another_issuer_and_one_without_code_are_refu
         if !nonce.is_null() {
             house.provider.claim(json!({"nonce": nonce}));
         }
-        assert_eq!(house.complete(&departure, answer).await, Completion::Refused);
+        assert_eq!(house.complete(&departure, answer).await, Completion::Refused(Cause::BadAnswer));
         assert!(refused(&house.redeem(&begun).await));
     }
 }
@@ -304,7 +305,7 @@ async fn a_provider_that_is_down_at_the_callback_denies_the_grant_and_says_so() 
     let begun = house.begin().await;
     let departure = house.confirm(&begun).await;
     house.provider.script.lock().unwrap().refusal = Some((503, json!({})));
-    assert_eq!(house.complete(&departure, code()).await, Completion::ProviderUnavailable);
+    assert_eq!(house.complete(&departure, code()).await, Completion::Refused(Cause::ProviderUnavailable));
     assert!(refused(&house.redeem(&begun).await));
 }
 

@@ -5,7 +5,9 @@ use serde_json::json;
 use super::*;
 
 fn warnings(policies: &Value) -> Vec<String> {
-    Policies::compile(config(policies), catalog()).1.iter().map(Warning::to_string).collect()
+    let all = Policies::compile(config(policies), catalog()).1;
+    // Of Claude Desktop a test of its own tells.
+    all.iter().filter(|warning| warning.path != "managed").map(Warning::to_string).collect()
 }
 
 #[test]
@@ -40,9 +42,9 @@ fn a_list_without_the_clients_default_model_is_named() {
         {"match": {"groups": ["c"]}, "cli": {"availableModels": ["haiku"], "enforceAvailableModels": false}},
     ]);
     insta::assert_snapshot!(warnings(&lists).join("\n"), @r"
-    managed.policies[0].cli.availableModels: leaves out claude-opus-4-6, which a client asks for until its user chooses a model; set `model` or `enforceAvailableModels: true` beside it
+    managed.policies[0].cli.availableModels: leaves out claude-opus-4-7, which a client asks for until its user chooses a model; set `model` or `enforceAvailableModels: true` beside it
     managed.policies[1].cli.availableModels: is empty, so every request is refused; leave the key out to allow every model
-    managed.policies[2].cli.availableModels: leaves out claude-opus-4-6, which a client asks for until its user chooses a model; set `model` or `enforceAvailableModels: true` beside it
+    managed.policies[2].cli.availableModels: leaves out claude-opus-4-7, which a client asks for until its user chooses a model; set `model` or `enforceAvailableModels: true` beside it
     ");
 }
 
@@ -54,4 +56,21 @@ fn keys_of_the_base_that_a_replaced_object_drops_are_named() {
         {"match": {}, "cli": {"sandbox": {"enabled": true, "network": {"allowedDomains": ["a.com"]}}}},
     ]);
     insta::assert_snapshot!(warnings(&replaced).join("\n"), @"managed.policies[0].cli.sandbox: replaces the base's `sandbox` whole and so drops `enabled`, `network.allowedDomains`; repeat here what should stay");
+}
+
+#[test]
+fn what_claude_desktop_would_miss_is_named() {
+    let told = |config: Config| -> Vec<String> {
+        Policies::compile(config, catalog()).1.iter().map(Warning::to_string).collect()
+    };
+    let terminal = json!([{"match": {"groups": ["a"]}}, {"match": {}}]);
+    insta::assert_snapshot!(told(config(&terminal)).join("\n"), @"managed: no policy has `desktop`, so Claude Desktop is turned away; add it to those that may use Desktop");
+    let desktop = json!([{"match": {"groups": ["a"]}, "desktop": {}}, {"match": {}}]);
+    assert_eq!(told(config(&desktop)), [""; 0]);
+    let code = Config {
+        kind: Kind::Code,
+        desktop: DesktopConfig { origin: "https://gw.example.com".to_owned(), telemetry: None },
+        ..config(&desktop)
+    };
+    insta::assert_snapshot!(told(code).join("\n"), @r#"managed: the settings under `code` reach Claude Desktop's Code tab only on machines that name this gateway in their own managed settings and reach it over HTTPS on a private network; install {"forceLoginGatewayUrl":"https://gw.example.com","parentSettingsBehavior":"merge"} there"#);
 }

@@ -1,8 +1,12 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../../../../wire/tests/golden/fixture.rs"]
+mod fixture;
+
 use std::collections::HashMap;
 
 use wire::catalog::CustomModel;
+use wire::usage::Meter;
 
 use super::*;
 
@@ -55,6 +59,18 @@ fn a_million_tokens_of_each_class_cost_the_list_price() {
     assert_eq!(price("claude-opus-4-5", false), ["5", "25", "0.5", "6.25", "10"]);
     assert_eq!(price("ours", false), ["1", "5", "0.1", "1.25", "2"]);
     assert_eq!(price("strange", true), ["5", "25", "0.5", "6.25", "10"]);
+}
+
+#[test]
+fn every_golden_answer_costs_what_it_says() {
+    for golden in fixture::all() {
+        let mut meter = Meter::new(golden.is_stream.then_some("text/event-stream"), None);
+        meter.feed(&golden.body.into());
+        let reading = meter.finish();
+        let model = if golden.model == "house-model" { "strange" } else { &golden.model };
+        assert_eq!(list_price(model, &reading.billable()), golden.charge, "{}", golden.name);
+        assert_eq!((reading.billable(), reading.is_final()), (golden.usage, golden.is_final), "{}", golden.name);
+    }
 }
 
 #[test]

@@ -198,7 +198,7 @@ async fn open(directory: &Path) -> Store {
 /// Everyone may use sonnet only.
 fn policies(catalog: Arc<Catalog>) -> Policies {
     let cli = json!({"availableModels": ["sonnet"]}).as_object().cloned();
-    let policy = PolicyConfig { groups: None, email_domains: None, cli };
+    let policy = PolicyConfig { settings: cli, ..PolicyConfig::default() };
     let config = policy::Config { policies: Some(vec![policy]), ..policy::Config::default() };
     Policies::compile(config, catalog).0
 }

@@ -285,7 +285,7 @@ fn aws_upstreams() {
         valid(&one("provider: mantle, region: us-east-1, models: [claude-sonnet-4-6, claude-sonnet-5]"));
     assert_eq!(config.upstreams[0].base_url.as_str(), "https://bedrock-mantle.us-east-1.api.aws/anthropic");
     assert_eq!(warnings[0].path, "upstreams[0].models[0]");
-    assert_eq!(warnings[0].message, "mantle has no model claude-sonnet-4-6; nothing will be sent there for it");
+    assert_eq!(warnings[0].message, "has no id there; add mantle to its upstream_model");
     let (config, _) = valid(&one("provider: anthropicAws, region: us-west-2, workspace_id: w, auth: {api_key: k}"));
     assert_eq!(config.upstreams[0].base_url.as_str(), "https://aws-external-anthropic.us-west-2.api.aws/");
 }
@@ -463,29 +463,6 @@ fn model_rules() {
     );
     refused("auto_include_builtin_models: 'no'", &["auto_include_builtin_models: must be true or false"]);
     assert_eq!(valid("auto_include_builtin_models: false").1[0].path, "auto_include_builtin_models");
-}
-
-#[test]
-fn policy_rules() {
-    let policy = |policy: &str| format!("managed: {{policies: [{policy}]}}");
-    refused("managed: {}", &["managed.policies: missing"]);
-    refused("managed: {settings: /etc/x.json}", &["managed.settings: not supported by this version"]);
-    refused(&policy("{match: {groups: []}}"), &["managed.policies[0].match.groups: an empty list"]);
-    refused(&policy("{match: {groups: ['']}}"), &["managed.policies[0].match.groups[0]: blank"]);
-    for domain in ["''", "'@'", "'a@b.com'", "'a b'", "'a,b'"] {
-        let found = read(&file(&policy(&format!("{{match: {{email_domain: {domain}}}}}")))).unwrap_err();
-        assert_eq!(found[0].path, "managed.policies[0].match.email_domain", "{domain}");
-    }
-    refused(&policy("{cli: {}, settings: {}}"), &["managed.policies[0].settings: is the older name of cli"]);
-    refused(&policy("{cli: [a]}"), &["managed.policies[0].cli: must be a mapping and is a list"]);
-    refused(&policy("{cli: {env: {A: .inf}}}"), &["managed.policies[0].cli.env.A: JSON has no such number"]);
-    refused(
-        &policy("{cli: {avalableModels: [], permissions: {deny: [Read, 'Bash(']}}}"),
-        &["managed.policies[0].cli.avalableModels: ", "managed.policies[0].cli.permissions.deny[1]: "],
-    );
-    let (config, _) = valid(&policy("{}"));
-    let policies = config.policy.policies.unwrap();
-    assert!(policies[0].groups.is_none() && policies[0].cli.is_none());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use control::identity::Principal;
 use control::policy::Policies;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
@@ -13,9 +14,21 @@ use wire::catalog::Model;
 
 use crate::http::caller::Caller;
 
+/// Whether some upstream serves that model to a member of these groups.
+pub type Reach = Arc<dyn Fn(&Model, &[String]) -> bool + Send + Sync>;
+
 /// The model list; behind the bearer wall.
-pub fn routes(policies: Arc<Policies>) -> Router {
-    Router::new().route("/v1/models", get(list)).with_state(policies)
+pub fn routes(policies: Arc<Policies>, reach: Reach) -> Router {
+    Router::new().route("/v1/models", get(list)).with_state((policies, reach))
+}
+
+/// The models that the caller may name and some upstream serves, in the catalogue's order.
+pub fn usable<'a>(
+    policies: &'a Policies,
+    reach: &'a Reach,
+    principal: &'a Principal,
+) -> impl Iterator<Item = &'a Arc<Model>> {
+    policies.models(principal).filter(|model| reach(model, &principal.groups))
 }
 
 /// Never a second page, whatever `limit` asks for.
@@ -50,8 +63,8 @@ impl<'a> From<&'a Arc<Model>> for Entry<'a> {
     }
 }
 
-async fn list(State(policies): State<Arc<Policies>>, Caller(principal): Caller) -> Response {
-    let data = policies.models(&principal).map(Entry::from).collect();
+async fn list(State((policies, reach)): State<(Arc<Policies>, Reach)>, Caller(principal): Caller) -> Response {
+    let data = usable(&policies, &reach, &principal).map(Entry::from).collect();
     let json = [(CONTENT_TYPE, "application/json;charset=utf-8")];
     (json, Json(Page { data, has_more: false, first_id: None, last_id: None })).into_response()
 }

@@ -7,7 +7,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use control::audit::{AuditLog, Event};
-use control::policy::{Policies, Selection};
+use control::policy::{Kind, Policies, Selection};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, USER_AGENT, VARY};
 use http::{HeaderMap, HeaderName, StatusCode};
 
@@ -34,8 +34,14 @@ pub(super) async fn serve(
         Selection::NotConfigured => return absent("not configured"),
         Selection::NoMatch => return absent("no policy matched"),
     };
-    if is_desktop_session(&request) {
+    if served.kind == Kind::Cli && is_desktop_session(&request) {
         return absent("not served to Claude Desktop sessions: this policy is for the command line");
+    }
+    let tag = [(ETAG, served.etag.as_str())];
+    if served.kind == Kind::Code && takes_none(&request) {
+        tracing::info!(principal.id = %principal.sub, policy_index = served.index, "a machine does not take the settings \
+            that this policy has for Claude Desktop's Code tab; its own managed settings must name this gateway");
+        return (StatusCode::NOT_MODIFIED, common(), NO_STORE, tag, no_body()).into_response();
     }
     audit.emit(
         Some(&facts.request_id),
@@ -46,13 +52,15 @@ pub(super) async fn serve(
             checksum: &served.checksum,
         },
     );
-    let tag = [(ETAG, served.etag.as_str())];
     if has_current(&request, &served.etag) {
         return (StatusCode::NOT_MODIFIED, common(), tag, no_body()).into_response();
     }
     let json = [(CONTENT_TYPE, "application/json;charset=utf-8")];
     (common(), json, tag, served.body.clone()).into_response()
 }
+
+/// A 404 is cacheable by default (RFC 9110 section 15.5.5), and the next policy must be seen at once.
+const NO_STORE: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
 
 /// On every answer: the document depends on the user agent, and clients compare versions.
 fn common() -> [(HeaderName, &'static str); 2] {
@@ -65,22 +73,24 @@ fn no_body() -> Body {
 }
 
 fn absent(why: &'static str) -> Response {
-    let text = [
-        (CONTENT_TYPE, "text/plain;charset=utf-8"),
-        // A 404 is cacheable by default (RFC 9110 section 15.5.5), and the next policy must be seen at once.
-        (CACHE_CONTROL, "no-store"),
-    ];
-    (StatusCode::NOT_FOUND, common(), text, why).into_response()
+    let text = [(CONTENT_TYPE, "text/plain;charset=utf-8")];
+    (StatusCode::NOT_FOUND, common(), NO_STORE, text, why).into_response()
 }
 
 /// Whether `If-None-Match` names the current document, by weak comparison (RFC 9110 section 13.1.2).
 ///
-/// `*` does not count: a client that sends it holds no copy it could name, and existing ones expect the document.
+/// `*` does not count: a client that sends it holds no copy it could name; see [`takes_none`].
 fn has_current(request: &HeaderMap, etag: &str) -> bool {
     let lists = request.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     // A foreign tag may hold a comma, but no quote, so no piece of it can be taken for ours.
     let mut tags = lists.flat_map(|list| list.split(',')).map(str::trim);
     tags.any(|tag| tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}
+
+/// Whether `If-None-Match` is `*`. Claude Desktop asks so on machines that take no settings of a gateway, to learn whether
+/// its Code tab may start without; where settings are for it, it may not (contract A9). Terminals get the document.
+fn takes_none(request: &HeaderMap) -> bool {
+    request.get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes().trim_ascii() == b"*")
 }
 
 /// Whether the user agent's comment names Claude Desktop, as `claude-cli/2.1.330 (external, claude-desktop)` does.

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -10,13 +11,14 @@ use axum::{Extension, Router};
 use control::audit::AuditLog;
 use control::clock::{Clock, TestClock};
 use control::identity::Principal;
-use control::policy::{Config, Policies, PolicyConfig};
+use control::policy::{Config, DesktopConfig, Kind, Policies, PolicyConfig};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use wire::catalog::Catalog;
 
+use super::Desktop;
 use crate::http::caller::Caller;
 use crate::http::layers::RequestFacts;
 
@@ -45,7 +47,7 @@ impl Surface {
         let lines = Lines::default();
         let clock = Arc::new(TestClock::at("2026-11-22T11:13:14.508Z".parse().unwrap()));
         let received = clock.instant();
-        let audit = AuditLog::to(lines.clone(), clock).unwrap();
+        let audit = AuditLog::to(lines.clone(), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
         let catalog = Arc::new(Catalog::new(Vec::new(), true).unwrap());
         let principal = Principal {
             sub: "u-1".to_owned(),
@@ -57,7 +59,14 @@ impl Surface {
         };
         let facts =
             RequestFacts { request_id: Arc::from("req-1"), client_ip: IpAddr::V4(Ipv4Addr::LOCALHOST), received };
-        let routes = super::routes(Arc::new(Policies::compile(config, catalog).0), audit.clone())
+        let desktop = Desktop {
+            reach: Arc::new(|model, _| model.id != "claude-haiku-5-5"),
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            ttl: Duration::from_secs(3600),
+            admin_groups: vec!["finops".to_owned()],
+        };
+        let policies = Arc::new(Policies::compile(config, catalog).0);
+        let routes = super::routes(policies, desktop, audit.clone())
             .layer(Extension(Caller(Arc::new(principal))))
             .layer(Extension(facts));
         Self { routes, audit, lines }
@@ -69,7 +78,11 @@ impl Surface {
     }
 
     async fn ask(&self, method: Method, headers: &[(&str, &str)]) -> Response {
-        let mut request = Request::builder().method(method).uri("/managed/settings");
+        self.send("/managed/settings", method, headers).await
+    }
+
+    async fn send(&self, path: &str, method: Method, headers: &[(&str, &str)]) -> Response {
+        let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -88,8 +101,8 @@ impl Surface {
 }
 
 fn policy_for(group: &str) -> Config {
-    let cli = json!({"model": "claude-opus-4-6"}).as_object().cloned();
-    let policy = PolicyConfig { groups: Some(vec![group.to_owned()]), cli, ..PolicyConfig::default() };
+    let settings = json!({"model": "claude-opus-4-6"}).as_object().cloned();
+    let policy = PolicyConfig { groups: Some(vec![group.to_owned()]), settings, ..PolicyConfig::default() };
     Config { policies: Some(vec![policy]), ..Config::default() }
 }
 
@@ -229,4 +242,101 @@ async fn serving_and_finding_unchanged_are_both_audited() {
         "request_id": "req-1",
     });
     assert_eq!(surface.audited().await, [line.clone(), line]);
+}
+
+fn for_desktop(kind: Kind) -> Config {
+    let policy = policy_for("eng").policies.unwrap().remove(0);
+    let overlay = json!({"banner": {"enabled": true, "text": "pilot"}}).as_object().cloned();
+    let policy = PolicyConfig { desktop: overlay, ..policy };
+    let desktop = DesktopConfig { origin: "https://gw.example.com".to_owned(), telemetry: None };
+    Config { policies: Some(vec![policy]), kind, desktop, ..Config::default() }
+}
+
+#[tokio::test]
+async fn a_policy_for_code_reaches_every_session_and_says_so_to_those_that_take_none() {
+    let surface = Surface::new(for_desktop(Kind::Code));
+    for agent in ["claude-cli/2.1.330 (external, claude-desktop)", "claude-cli/2.1.330 (external, cli)"] {
+        assert_eq!(surface.get(&[("user-agent", agent)]).await.status(), StatusCode::OK, "{agent}");
+    }
+    assert_eq!(surface.audited().await.len(), 2);
+    for held in ["*", " * "] {
+        let answer = surface.get(&[("if-none-match", held)]).await;
+        assert_eq!(answer.status(), StatusCode::NOT_MODIFIED, "{held}");
+        assert_eq!(answer.headers()["cache-control"], "no-store");
+        assert_eq!(text(answer).await, "");
+    }
+    assert_eq!(surface.audited().await.len(), 2);
+}
+
+#[tokio::test]
+async fn claude_desktop_receives_its_document_for_the_life_of_a_bearer() {
+    let surface = Surface::new(for_desktop(Kind::Cli));
+    let answer = surface.send("/user/bootstrap", Method::GET, &[("if-none-match", "*")]).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    insta::assert_snapshot!(shown(answer.headers()).replace("content-length: ", "\ncontent-length: ").lines()
+        .filter(|line| !line.starts_with("content-length")).collect::<Vec<_>>().join("\n"), @r"
+    cache-control: no-store
+
+    content-type: application/json;charset=utf-8
+    x-gateway-spend-admin: false
+    ");
+    let document: Value = serde_json::from_str(&text(answer).await).unwrap();
+    // 2026-11-22T12:13:14Z, an hour from now.
+    assert_eq!(document["expiresAt"], 1_795_349_594);
+    assert_eq!(
+        (document["inferenceProvider"].as_str(), document["banner"]["text"].as_str()),
+        (Some("gateway"), Some("pilot"))
+    );
+    let models: Vec<_> = document["inferenceModels"].as_array().unwrap().iter().map(|model| &model["name"]).collect();
+    assert!(models.contains(&&json!("claude-opus-4-8")) && !models.contains(&&json!("claude-haiku-5-5")), "{models:?}");
+    let line = json!({
+        "ts": "2026-11-22T11:13:14.508Z", "evt": "desktop_bootstrap.serve", "sub": "u-1", "email": "ann@example.com",
+        "policy_index": 0, "request_id": "req-1",
+    });
+    assert_eq!(surface.audited().await, [line]);
+}
+
+#[tokio::test]
+async fn claude_desktop_is_turned_away_with_a_reason() {
+    let mut told = Vec::new();
+    let other = Config {
+        policies: for_desktop(Kind::Cli).policies.map(|mut policies| {
+            policies[0].groups = Some(vec!["ops".to_owned()]);
+            policies
+        }),
+        ..Config::default()
+    };
+    let mut second = other.clone();
+    second.policies.as_mut().unwrap().push(policy_for("eng").policies.unwrap().remove(0));
+    for config in [policy_for("eng"), other, second] {
+        let surface = Surface::new(config);
+        let answer = surface.send("/user/bootstrap", Method::GET, &[]).await;
+        assert_eq!(
+            (answer.status(), &answer.headers()["cache-control"]),
+            (StatusCode::NOT_FOUND, &"no-store".parse().unwrap())
+        );
+        let envelope: Value = serde_json::from_str(&text(answer).await).unwrap();
+        let line = surface.audited().await.remove(0);
+        assert_eq!((&line["evt"], &line["sub"]), (&json!("desktop_bootstrap.denied"), &json!("u-1")));
+        told.push(format!("{} {}: {}", line["reason"], envelope["error"]["type"], envelope["error"]["message"]));
+    }
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    "not_configured" "not_found_error": "this gateway has no configuration for Claude Desktop: no policy has `desktop`"
+    "no_policy_matched" "not_found_error": "no policy matched"
+    "policy_not_opted_in" "not_found_error": "the policy that is yours has no configuration for Claude Desktop: it lacks `desktop`"
+    "#);
+}
+
+#[tokio::test]
+async fn the_bootstrap_is_only_fetched() {
+    let surface = Surface::new(for_desktop(Kind::Cli));
+    for method in [Method::POST, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS] {
+        let answer = surface.send("/user/bootstrap", method.clone(), &[]).await;
+        assert_eq!(
+            (answer.status(), answer.headers()["allow"].to_str().unwrap()),
+            (StatusCode::METHOD_NOT_ALLOWED, "GET"),
+            "{method}"
+        );
+    }
+    assert_eq!(surface.audited().await, Vec::<Value>::new());
 }

@@ -2,7 +2,7 @@
 
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
-use control::identity::sign_in::{Completion, ProviderAnswer};
+use control::identity::sign_in::{Cause, Completion, ProviderAnswer};
 use http::{HeaderMap, StatusCode, header};
 use url::form_urlencoded;
 
@@ -74,14 +74,47 @@ fn page(surface: &Surface, facts: &RequestFacts, completion: &Completion) -> Res
             };
             bad(status, "Your identity provider refused the sign-in", AGAIN, Some(&detail))
         }
-        Completion::Refused => {
-            let text = "Your identity provider's answer was not accepted, or your account may not sign in here.";
-            bad(StatusCode::FORBIDDEN, "The sign-in could not be completed", text, None)
+        Completion::Refused(cause) => {
+            let (status, text) = refusal(*cause);
+            bad(status, "The sign-in could not be completed", text, None)
         }
-        Completion::ProviderUnavailable => {
-            let text = "Your identity provider did not answer as it should. Start again on your device in a minute.";
-            bad(StatusCode::SERVICE_UNAVAILABLE, "The sign-in could not be completed", text, None)
-        }
+    }
+}
+
+/// What the person can do about it.
+fn refusal(cause: Cause) -> (StatusCode, &'static str) {
+    match cause {
+        Cause::ProviderUnavailable => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Your identity provider did not answer as it should. Start again on your device in a minute.",
+        ),
+        Cause::CodeRefused => (
+            StatusCode::FORBIDDEN,
+            "Your identity provider did not confirm this sign-in: it may have taken too long, or this page was opened \
+             twice. Start again on your device.",
+        ),
+        Cause::BadAnswer => (
+            StatusCode::FORBIDDEN,
+            "What your identity provider answered could not be verified. Start again on your device; if it happens \
+             again, tell your administrator.",
+        ),
+        Cause::EmailMissing => (
+            StatusCode::FORBIDDEN,
+            "Your identity provider did not tell your e-mail address, which is needed here. Ask your administrator.",
+        ),
+        Cause::EmailUnverified => (
+            StatusCode::FORBIDDEN,
+            "Your identity provider says that your e-mail address is not verified. Verify it there, then start again on \
+             your device.",
+        ),
+        Cause::EmailDomain => (
+            StatusCode::FORBIDDEN,
+            "Your e-mail address is not of a domain that may sign in here. Sign in with your company account.",
+        ),
+        Cause::Group => (
+            StatusCode::FORBIDDEN,
+            "Your account is in none of the groups that may sign in here. Ask your administrator to be added to one.",
+        ),
     }
 }
 

@@ -319,6 +319,24 @@ async fn a_callback_that_does_not_belong_here_is_refused_with_an_honest_status()
 }
 
 #[tokio::test]
+async fn a_code_that_is_refused_and_a_provider_in_trouble_are_told_apart() {
+    let gateway = Gateway::start().await;
+    for (trouble, status, words) in [
+        ((400, json!({"error": "invalid_grant"})), StatusCode::FORBIDDEN, "did not confirm this sign-in"),
+        ((503, json!({})), StatusCode::SERVICE_UNAVAILABLE, "did not answer as it should"),
+        ((200, json!({"id_token": "a.b.c"})), StatusCode::FORBIDDEN, "could not be verified"),
+    ] {
+        let begun = gateway.begin("").await;
+        let departure = gateway.post("/device", &format!("user_code={}", begun["user_code"].as_str().unwrap())).await;
+        gateway.provider.refuse_tokens(trouble.0, trouble.1);
+        let page = gateway.come_back(&departure, "code=c", true).await;
+        assert_eq!(page.status, status, "{}", page.body);
+        assert!(page.body.contains(words) && page.body.contains("r-1"), "{}", page.body);
+        assert_eq!(gateway.poll(&begun["device_code"]).await, (400, json!({"error": "access_denied"})));
+    }
+}
+
+#[tokio::test]
 async fn a_denial_is_confirmed_and_the_device_hears_of_it_once() {
     let gateway = Gateway::start().await;
     let begun = gateway.begin("").await;
@@ -354,7 +372,7 @@ async fn a_provider_in_trouble_does_not_end_a_session() {
     let departure = gateway.post("/device", &format!("user_code={}", begun["user_code"].as_str().unwrap())).await;
     gateway.come_back(&departure, "code=c", true).await;
     let (_, tokens) = gateway.poll(&begun["device_code"]).await;
-    gateway.provider.refuse_tokens(503);
+    gateway.provider.refuse_tokens(503, json!({}));
     let refresh = format!("grant_type=refresh_token&refresh_token={}", tokens["refresh_token"].as_str().unwrap());
     let answer = gateway.post("/oauth/token", &refresh).await;
     assert_eq!((answer.status.as_u16(), answer.json()), (503, json!({"error": "temporarily_unavailable"})));

@@ -191,6 +191,11 @@ impl TestGateway {
         open(&self.store).await
     }
 
+    /// Its database, for another gateway to go on with.
+    pub(crate) fn into_store(self) -> Store {
+        self.store
+    }
+
     /// What stands in the database of a gateway that has ended.
     pub(crate) async fn books(&self) -> Books {
         Books::read(&self.store).await

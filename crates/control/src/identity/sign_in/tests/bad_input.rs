@@ -71,7 +71,7 @@ async fn an_id_token_with_a_wrong_claim_is_refused_with_the_name_of_whom_it_spea
         (json!({"nbf": NOW + 31}), "id_token is not valid yet"),
     ] {
         let (completion, event) = house.attempt(|provider| provider.claim(claims.clone())).await;
-        assert_eq!((completion, &event["err"]), (Completion::Refused, &json!(err)), "{claims}");
+        assert_eq!((completion, &event["err"]), (Completion::Refused(Cause::BadAnswer), &json!(err)), "{claims}");
         assert_eq!((&event["sub"], &event["email"]), (&json!("u-1"), &json!("Ann@Example.com")), "{claims}");
     }
     for (claims, err) in [
@@ -81,7 +81,7 @@ async fn an_id_token_with_a_wrong_claim_is_refused_with_the_name_of_whom_it_spea
         (json!({"sub": long}), "id_token sub is too long"),
     ] {
         let (completion, event) = house.attempt(|provider| provider.claim(claims.clone())).await;
-        assert_eq!((completion, &event["err"]), (Completion::Refused, &json!(err)), "{claims}");
+        assert_eq!((completion, &event["err"]), (Completion::Refused(Cause::BadAnswer), &json!(err)), "{claims}");
     }
     house.leaves_nothing().await;
 }
@@ -106,7 +106,7 @@ async fn an_id_token_that_the_provider_did_not_sign_is_refused_and_nobody_is_nam
     ] {
         let answer = json!({"id_token": token});
         let (completion, event) = house.attempt(|provider| provider.script.lock().unwrap().answer = answer).await;
-        assert_eq!(completion, Completion::Refused, "{token}");
+        assert_eq!(completion, Completion::Refused(Cause::BadAnswer), "{token}");
         assert!(event["err"].as_str().unwrap().starts_with(err), "{token}: {event}");
         assert!(event.get("sub").is_none() && event.get("email").is_none(), "{event}");
     }
@@ -135,7 +135,7 @@ async fn a_token_endpoint_in_trouble_is_told_as_the_providers_and_denies_the_gra
     ] {
         let breaks = |provider: &FakeProvider| provider.script.lock().unwrap().refusal = Some((status, body.clone()));
         let (completion, event) = house.attempt(breaks).await;
-        assert_eq!((completion, &event["err"]), (Completion::ProviderUnavailable, &json!(err)));
+        assert_eq!((completion, &event["err"]), (Completion::Refused(Cause::ProviderUnavailable), &json!(err)));
     }
     for (body, err) in [
         (json!({"access_token": "a"}), "the provider sent no id_token"),
@@ -144,12 +144,15 @@ async fn a_token_endpoint_in_trouble_is_told_as_the_providers_and_denies_the_gra
     ] {
         let breaks = |provider: &FakeProvider| provider.script.lock().unwrap().refusal = Some((200, body.clone()));
         let (completion, event) = house.attempt(breaks).await;
-        assert_eq!((completion, &event["err"]), (Completion::Refused, &json!(err)));
+        assert_eq!((completion, &event["err"]), (Completion::Refused(Cause::BadAnswer), &json!(err)));
     }
     let grant = json!({"error": "invalid_grant"});
     let (completion, event) =
         house.attempt(|provider| provider.script.lock().unwrap().refusal = Some((400, grant))).await;
-    assert_eq!((completion, &event["err"]), (Completion::Refused, &json!("token endpoint: invalid_grant")));
+    assert_eq!(
+        (completion, &event["err"]),
+        (Completion::Refused(Cause::CodeRefused), &json!("token endpoint: invalid_grant"))
+    );
     house.leaves_nothing().await;
 }
 
@@ -158,7 +161,7 @@ async fn a_token_endpoint_that_hangs_is_given_up_and_denies_the_grant() {
     let mut house = House::open(|_| {}).await;
     Arc::get_mut(&mut house.sign_in).unwrap().provider.give_up_after(Duration::from_millis(20));
     let (completion, event) = house.attempt(|provider| provider.script.lock().unwrap().hangs = true).await;
-    assert_eq!(completion, Completion::ProviderUnavailable);
+    assert_eq!(completion, Completion::Refused(Cause::ProviderUnavailable));
     assert_eq!(event["err"], "outgoing request timed out after 20ms");
     house.leaves_nothing().await;
 }

@@ -15,7 +15,7 @@ use wire::catalog::{Catalog, CustomModel};
 use super::*;
 
 async fn ask(cli: &Value, custom: Vec<CustomModel>, path: &str) -> (StatusCode, String, String) {
-    let policy = PolicyConfig { cli: cli.as_object().cloned(), ..PolicyConfig::default() };
+    let policy = PolicyConfig { settings: cli.as_object().cloned(), ..PolicyConfig::default() };
     let config = Config { policies: Some(vec![policy]), ..Config::default() };
     let policies = Policies::compile(config, Arc::new(Catalog::new(custom, true).unwrap())).0;
     let principal = Principal {
@@ -26,7 +26,7 @@ async fn ask(cli: &Value, custom: Vec<CustomModel>, path: &str) -> (StatusCode, 
         session: None,
         billing_group_tag: None,
     };
-    let routes = routes(Arc::new(policies)).layer(Extension(Caller(Arc::new(principal))));
+    let routes = routes(Arc::new(policies), Arc::new(|_, _| true)).layer(Extension(Caller(Arc::new(principal))));
     let answer = routes.oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
     let content_type = answer.headers().get(CONTENT_TYPE).map(|value| value.to_str().unwrap().to_owned());
     let status = answer.status();

@@ -25,7 +25,7 @@ pub(super) struct Provider {
 struct Script {
     key: KeyPair,
     nonce: String,
-    refusal: Option<u16>,
+    refusal: Option<(u16, Value)>,
 }
 
 impl Provider {
@@ -54,8 +54,8 @@ impl Provider {
         self.script.lock().unwrap().nonce = nonce.to_owned();
     }
 
-    pub(super) fn refuse_tokens(&self, status: u16) {
-        self.script.lock().unwrap().refusal = Some(status);
+    pub(super) fn refuse_tokens(&self, status: u16, body: Value) {
+        self.script.lock().unwrap().refusal = Some((status, body));
     }
 }
 
@@ -63,7 +63,7 @@ impl Script {
     fn answer(&self, url: &str, path: &str) -> (u16, Value) {
         let point = self.key.der_bytes();
         let coordinate = |range: std::ops::Range<usize>| URL_SAFE_NO_PAD.encode(&point[range]);
-        match (path, self.refusal) {
+        match (path, &self.refusal) {
             ("/.well-known/openid-configuration", _) => {
                 let document = json!({
                     "issuer": url, "authorization_endpoint": format!("{url}/authorize"), "token_endpoint": format!("{url}/token"),
@@ -75,7 +75,7 @@ impl Script {
                 let key = json!({"kty": "EC", "crv": "P-256", "x": coordinate(1..33), "y": coordinate(33..65)});
                 (200, json!({"keys": [key]}))
             }
-            ("/token", Some(status)) => (status, json!({})),
+            ("/token", Some(refusal)) => refusal.clone(),
             ("/token", None) => {
                 let claims = json!({
                     "iss": url, "aud": "gateway", "sub": "u-1", "email": "ann@example.com", "nonce": self.nonce, "iat": NOW,

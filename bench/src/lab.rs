@@ -8,6 +8,7 @@ use crate::process::{self, Running, Tree};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -48,28 +49,27 @@ pub(crate) struct Lab {
     pub(crate) notes: Vec<String>,
     postgres: Postgres,
     upstream: Running,
+    /// The upstream that can stop answering.
+    _hole: Option<Running>,
     /// The shared addresses.
     pub(crate) site: Site,
     _folder: Folder,
 }
 
 impl Lab {
-    /// Starts everything that is installed, nginx only when asked for; what is missing becomes a note.
-    pub(crate) fn open(programs: &Programs, plain_proxy: bool) -> Result<Self> {
+    /// Starts everything that is installed, nginx only when asked for; what is missing becomes a note. With `hole`, the
+    /// gateways have three upstreams, and the first of them is another than the two others.
+    pub(crate) fn open(programs: &Programs, plain_proxy: bool, hole: bool) -> Result<Self> {
         let folder = Folder::create(programs)?;
-        let port = control::free_port()?;
-        let harness = std::env::current_exe().context("finding this program")?;
-        let mut command = process::command(&harness, None);
-        command.args(["upstream", "--port", &port.to_string()]);
-        let site = Site { folder: folder.path.clone(), upstream: ([127, 0, 0, 1], port).into() };
-        let log = site.folder.join("upstream.log");
-        let mut upstream = Running::start(&mut command, &log, "TERM")?;
-        control::await_ready(site.upstream, "/jwks", || upstream.check(&log))?;
+        let (address, upstream) = mock(&folder.path.join("upstream.log"))?;
+        let hole = hole.then(|| mock(&folder.path.join("hole.log"))).transpose()?;
+        let (hole_address, hole) = hole.unzip();
+        let site = Site { folder: folder.path.clone(), upstream: address, hole: hole_address };
 
         let postgres = Postgres::start(&site.folder)?;
         let notes = vec![format!("PostgreSQL {}: defaults, fsync on", postgres.version()?)];
         let peers = vec![Peer::direct(&site)];
-        let mut lab = Self { peers, notes, postgres, upstream, site, _folder: folder };
+        let mut lab = Self { peers, notes, postgres, upstream, _hole: hole, site, _folder: folder };
         if plain_proxy && programs.wants("nginx") {
             lab.add_nginx(programs)?;
         }
@@ -130,6 +130,18 @@ impl Lab {
         let own = peer.tree().into_iter();
         own.chain(peer.uses_postgres().then_some(database)).chain([upstream]).collect()
     }
+}
+
+/// A mock upstream of its own.
+fn mock(log: &Path) -> Result<(SocketAddr, Running)> {
+    let port = control::free_port()?;
+    let harness = std::env::current_exe().context("finding this program")?;
+    let mut command = process::command(&harness, None);
+    command.args(["upstream", "--port", &port.to_string()]);
+    let address = ([127, 0, 0, 1], port).into();
+    let mut upstream = Running::start(&mut command, log, "TERM")?;
+    control::await_ready(address, "/jwks", || upstream.check(log))?;
+    Ok((address, upstream))
 }
 
 fn version(program: &Path, home: &Path) -> Result<String> {

@@ -165,7 +165,7 @@ fn messages(options: &Options, stream: bool, connections: usize) -> Result<Vec<V
 }
 
 /// The head of the terminal client's request.
-fn request_head(target: SocketAddr, bearer: &str, length: usize) -> String {
+pub(crate) fn request_head(target: SocketAddr, bearer: &str, length: usize) -> String {
     format!(
         "POST /v1/messages?beta=true HTTP/1.1\r\nhost: {target}\r\naccept: application/json\r\n\
          authorization: Bearer {bearer}\r\ncontent-type: application/json\r\n\

@@ -27,6 +27,7 @@ mod peer;
 mod postgres;
 mod process;
 
+mod blackhole;
 mod overshoot;
 mod report;
 mod run;
@@ -55,6 +56,8 @@ enum Command {
     Run(run::Options),
     /// Send 50 requests at once against a cap of two cents and count what gets through.
     Overshoot(overshoot::Options),
+    /// Let the first of three upstreams stop answering, and print the time to first byte second by second.
+    Blackhole(blackhole::Options),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Load(options) => load::drive(&options),
         Command::Run(options) => run::measure_all(&options),
         Command::Overshoot(options) => overshoot::measure_all(&options),
+        Command::Blackhole(options) => blackhole::measure_all(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -45,7 +45,7 @@ struct Case {
 
 /// Measures and prints, and keeps what was printed.
 pub(crate) fn measure_all(options: &Options) -> Result<()> {
-    let lab = Lab::open(&options.programs, false)?;
+    let lab = Lab::open(&options.programs, false, false)?;
     let mut text = format!(
         "{} requests of $0.006 at once by one user whose cap is $0.02; bodies of 2000 bytes and max_tokens 300 bound what is billed.\n\
          through: what reached the upstream. past: what of it lies past the cap. ledger: what the gateway says was spent.\n\

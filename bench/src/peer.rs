@@ -1,6 +1,7 @@
 //! Peers: the proxies that are measured, each in front of the same mock upstream.
 //! Knows their command lines and configuration files; knows nothing of loads.
 
+use crate::blackhole::FIRST_BYTE_MS;
 use crate::control;
 use crate::identity;
 use crate::process::{self, Running, Tree};
@@ -19,6 +20,8 @@ pub(crate) struct Site {
     pub(crate) folder: PathBuf,
     /// The mock upstream, which is also the issuer.
     pub(crate) upstream: SocketAddr,
+    /// The first of three upstreams, where gateways have three.
+    pub(crate) hole: Option<SocketAddr>,
 }
 
 /// What a gateway keeps its ledger in.
@@ -145,6 +148,7 @@ impl Peer {
 fn gateway_yaml(site: &Site, port: u16, store: &Store, folder: &Path) -> String {
     let upstream = site.upstream;
     let secret = identity::JWT_SECRET;
+    let upstreams = upstreams_yaml(site);
     let store = match store {
         Store::Postgres(url) => format!("postgres_url: \"{url}\""),
         Store::Sqlite => format!("sqlite_path: \"{}\"", folder.join("ledger.db").display()),
@@ -162,11 +166,7 @@ session:
   jwt_secret: "{secret}"
 store:
   {store}
-upstreams:
-  - provider: anthropic
-    base_url: "http://{upstream}"
-    auth:
-      api_key: mock-upstream-key
+{upstreams}
 auto_include_builtin_models: true
 managed:
   policies:
@@ -180,6 +180,25 @@ admin:
       key: "{ADMIN_KEY}"
 "#
     )
+}
+
+/// One upstream, or three of which the first can stop answering.
+fn upstreams_yaml(site: &Site) -> String {
+    let all = match site.hole {
+        None => vec![("anthropic", site.upstream)],
+        Some(hole) => vec![("first", hole), ("second", site.upstream), ("third", site.upstream)],
+    };
+    let entry = |(name, address): &(&str, SocketAddr)| {
+        format!(
+            "  - name: {name}\n    provider: anthropic\n    base_url: \"http://{address}\"\n    \
+             auth:\n      api_key: mock-upstream-key\n"
+        )
+    };
+    let entries: String = all.iter().map(entry).collect();
+    match site.hole {
+        None => format!("upstreams:\n{entries}"),
+        Some(_) => format!("upstreams:\n{entries}timeouts:\n  upstream_ttfb_ms: {FIRST_BYTE_MS}\n"),
+    }
 }
 
 /// Bodies stay in memory (the default would write a 20 KB prompt to disk); everything else is what a plain proxy needs.

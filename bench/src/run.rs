@@ -68,7 +68,7 @@ pub(crate) fn measure_all(options: &Options) -> Result<()> {
     if let Some(unknown) = options.only.iter().find(|name| loads.iter().all(|load| load.name != **name)) {
         bail!("no load is called {unknown}");
     }
-    let lab = Lab::open(&options.programs, true)?;
+    let lab = Lab::open(&options.programs, true, false)?;
     for gateway in lab.gateways() {
         gateway.cap(FAR_AWAY_CENTS)?;
     }

@@ -9,4 +9,6 @@ mod table;
 
 pub use event::{AttemptEvent, Event, InferenceEvent, LimitChange};
 pub use sink::AuditLog;
-pub use table::{AdminChange, AdminEvent, admin_changes, record_admin_change};
+pub use table::{
+    AdminChange, AdminEvent, admin_changes, record_admin_change, rename_in_admin_changes, sweep_admin_changes,
+};

@@ -11,6 +11,7 @@ pub mod pool;
 pub mod price;
 pub mod report;
 mod table;
+pub mod upkeep;
 
 use std::time::Duration;
 
@@ -21,6 +22,17 @@ pub use period::Period;
 pub use pool::PoolInForce;
 pub use price::{Prices, Pricing, Quote};
 pub use report::Report;
+pub use upkeep::{Retention, Upkeep};
+
+use crate::store::{Store, StoreError};
+
+/// Whether anything in this database has ever cost anything.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn has_spend(store: &Store) -> Result<bool, StoreError> {
+    table::has_spend(store).await
+}
 
 /// `admin:` and `enforcement:` as far as they concern money.
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@
 
 mod admit;
 mod attempt;
+mod load_test;
 mod relay;
 mod seats;
 mod settle;
@@ -24,7 +25,7 @@ use http_body::Body;
 use tokio_util::sync::CancellationToken;
 use wire::messages::BodyError;
 
-use crate::upstream::{Unserved, Upstreams};
+use crate::upstream::{LoadTest, Unserved, Upstreams};
 use settle::Tab;
 
 pub use crate::upstream::Endpoint;
@@ -51,6 +52,8 @@ pub struct Inference {
     pub ledger: Option<Ledger>,
     /// How many requests are served at once.
     pub seats: Arc<Seats>,
+    /// `load_test_mode`: nobody is asked; `None`: off.
+    pub load_test: Option<LoadTest>,
     /// Who answers.
     pub upstreams: Upstreams,
     /// Where it is written down.
@@ -148,6 +151,7 @@ impl Inference {
     {
         // No request is taken on that could not be written down.
         self.audit.ready().await;
+        let facts = if self.load_test.is_some() { load_test::person(facts, request.headers()) } else { facts };
         let mut tab = Tab::open(Arc::clone(self), endpoint, facts);
         let admitted = match admit::admit(&mut tab, request).await {
             Ok(admitted) => admitted,

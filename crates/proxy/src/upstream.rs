@@ -14,6 +14,7 @@ mod cloud;
 pub mod credential;
 mod failure;
 mod health;
+mod load_test;
 mod messages_api;
 mod parts;
 mod renewed;
@@ -56,6 +57,7 @@ pub use bedrock::{BedrockConfig, Guardrail};
 pub use candidates::{Candidate, Round, Unserved};
 pub use failure::{Class, Failed, FailoverOn, Failure, Trigger, Verdict, verdict};
 pub use health::{Breaker, CircuitFigures, CircuitState, Trial};
+pub use load_test::LoadTest;
 pub use messages_api::{
     AnthropicAwsConfig, AnthropicAwsCredential, FoundryCredential, anthropic_google_cloud_url, foundry_url,
 };

@@ -13,7 +13,8 @@ use control::connect::Egress;
 use control::identity::sign_in::{self, SignIn};
 use control::limit::Counters;
 use control::policy::Policies;
-use control::spend::{Caps, Ledger, Prices, Report};
+use control::spend::upkeep::Proof;
+use control::spend::{Caps, Ledger, Prices, Report, Upkeep};
 use control::store::Store;
 use proxy::inference::{self, Inference, Seats};
 use proxy::otlp;
@@ -34,6 +35,8 @@ use crate::serve::{self, Server};
 
 /// How often expired rows of the sign-in are removed.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How often rows past their retention are removed.
+const KEEP_UP: Duration = Duration::from_secs(3600);
 /// What posts to collectors may still take after the last request.
 const LAST_POSTS: Duration = Duration::from_secs(5);
 
@@ -81,6 +84,11 @@ pub async fn start_at(
     let listener = serve::bind(&config.listen)?;
     config.listening_on(listener.local_addr()?.port());
     let store = Store::open(&config.store).await?;
+    if config.load_test.is_some() && control::spend::has_spend(&store).await? {
+        return Err(anyhow!(
+            "load_test_mode: this database holds real spend; use an empty one, or leave load_test_mode out"
+        ));
+    }
     let building = Building::new(&config, store, audit, clock);
     let summary = summary(&config);
     // On the heap: it holds the whole configuration, and every caller of this function would hold it too.
@@ -103,6 +111,17 @@ pub fn check(loaded: Loaded) -> anyhow::Result<Vec<String>> {
     Upstreams::new(config.upstreams, &catalog, &egress, &clock).map_err(|error| anyhow!("{error}"))?;
     let (_, of_policies) = Policies::compile(config.policy, catalog);
     Ok(warnings.iter().map(ToString::to_string).chain(of_policies.iter().map(ToString::to_string)).collect())
+}
+
+/// Proves the books of the ledger: counters equal what their rows add up to.
+///
+/// # Errors
+/// When the database does not answer, or is in use by a gateway that keeps it to itself.
+pub async fn verify_ledger(loaded: Loaded) -> anyhow::Result<Proof> {
+    let Loaded { config, .. } = loaded;
+    let retention = config.admin.as_ref().map(|admin| admin.retention).unwrap_or_default();
+    let store = Store::open(&config.store).await?;
+    Ok(Upkeep::new(store, Arc::new(SystemClock), retention).verify().await?)
 }
 
 impl Gateway {
@@ -229,8 +248,11 @@ impl Building {
                     failures: config.rate_limits.admin_auth,
                 };
                 let (ledger, caps, report) = self.money(&admin, Prices::new(config.pricing)).await?;
-                let sessions = sign_in.sessions().clone();
-                let surface = admin::routes(Arc::new(admins), caps, report.clone(), sessions, self.audit.clone());
+                let upkeep = Upkeep::new(self.store.clone(), Arc::clone(&self.clock), admin.retention);
+                self.tasks.spawn(keep_up(upkeep.clone(), self.stop.clone()));
+                let (sessions, audit) = (sign_in.sessions().clone(), self.audit.clone());
+                let rooms = admin::Surface { caps, report: report.clone(), upkeep, sessions, audit };
+                let surface = admin::routes(Arc::new(admins), rooms);
                 (Some(ledger), Some(report), surface)
             }
             None => (None, None, Router::new()),
@@ -247,6 +269,7 @@ impl Building {
             policies: Arc::clone(&policies),
             ledger,
             seats: Arc::new(seats),
+            load_test: config.load_test,
             upstreams,
             audit: self.audit.clone(),
             clock: Arc::clone(&self.clock),
@@ -370,6 +393,20 @@ impl Sweep {
             self.once().await;
         }
     }
+}
+
+async fn keep_up(upkeep: Upkeep, stop: CancellationToken) {
+    let keeping = async {
+        loop {
+            match upkeep.sweep().await {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!("{removed} rows are past their retention and were removed"),
+                Err(error) => tracing::warn!("rows past their retention are not removed yet: {error}"),
+            }
+            tokio::time::sleep(KEEP_UP).await;
+        }
+    };
+    stop.run_until_cancelled(keeping).await;
 }
 
 /// Every group that a rule names: a bearer that cannot carry all of a person's groups carries these.

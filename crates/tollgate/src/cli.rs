@@ -46,11 +46,32 @@ enum Command {
         tollgate demo                      try it yourself\n  \
         tollgate demo --tour --keep run    look at the configuration, database and audit log afterwards")]
     Demo(demo::Options),
+    /// Look after the ledger.
+    Ledger {
+        #[command(subcommand)]
+        what: LedgerCommand,
+    },
     /// Print reference documents that are generated from the code.
     Schema {
         /// What to print.
         #[arg(value_enum)]
         what: Document,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum LedgerCommand {
+    /// Prove that every counter is what its rows add up to.
+    ///
+    /// Compares what accounts say was spent with the usage rows of every period within `admin.usage_retention_days`, and
+    /// what they hold in reserve with the reservations and leases that are open. A gateway on PostgreSQL may be at work
+    /// meanwhile. Exit status 0 when the books are right, 1 otherwise; what differs is told.
+    Verify {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Tell it as one JSON object.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -76,6 +97,7 @@ pub fn run() -> ExitCode {
         Command::Serve(file) => serve(&file),
         Command::Check(file) => check(&file),
         Command::Demo(options) => show(options),
+        Command::Ledger { what: LedgerCommand::Verify { file, json } } => verify_ledger(&file, json),
         Command::Schema { what } => {
             say(&match what {
                 Document::Config => format!("{:#}", schema::schema()),
@@ -144,6 +166,23 @@ fn check(file: &ConfigFile) -> anyhow::Result<ExitCode> {
     }
     say(&format!("{path}: no problems, {} warning(s)", warnings.len()));
     Ok(ExitCode::SUCCESS)
+}
+
+fn verify_ledger(file: &ConfigFile, json: bool) -> anyhow::Result<ExitCode> {
+    let loaded = match load(file) {
+        Ok(loaded) => loaded,
+        Err(status) => return Ok(status),
+    };
+    let runtime = tokio::runtime::Runtime::new().context("the runtime cannot be started")?;
+    let proof = runtime.block_on(Box::pin(boot::verify_ledger(loaded)))?;
+    if json {
+        say(&proof.to_json().to_string());
+    } else {
+        proof.differences.iter().for_each(|found| say(&found.to_string()));
+        let differences = proof.differences.len();
+        say(&format!("{} periods added up, {differences} difference(s)", proof.periods));
+    }
+    Ok(if proof.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[expect(clippy::print_stdout, reason = "what the command was asked for")]

@@ -11,6 +11,7 @@ mod headers;
 mod json;
 mod lines;
 pub mod listen;
+mod load_test;
 mod managed;
 mod models;
 mod number;
@@ -61,6 +62,8 @@ pub struct Config {
     pub access_control: AccessControl,
     /// Largest requests.
     pub limits: Limits,
+    /// Canned answers in place of an upstream's; `None`: off.
+    pub load_test: Option<upstream::LoadTest>,
     /// How often one client address may ask.
     pub rate_limits: RateLimits,
     /// The identity provider.

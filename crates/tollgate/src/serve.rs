@@ -61,7 +61,7 @@ impl Server {
         let address = listener.local_addr()?;
         let handle = Handle::new();
         let accepting = match tls {
-            None => tasks.spawn(accept(listener, handle.clone(), NoDelayAcceptor::new(), app)),
+            None => tasks.spawn(accept(listener, handle.clone(), NoDelayAcceptor::new(), app, HEAD_TIMEOUT)),
             Some(tls) => {
                 let config = RustlsConfig::from_pem_file(&tls.cert, &tls.key).await.with_context(|| {
                     format!(
@@ -71,7 +71,7 @@ impl Server {
                     )
                 })?;
                 let acceptor = RustlsAcceptor::new(config).acceptor(NoDelayAcceptor::new());
-                tasks.spawn(accept(listener, handle.clone(), acceptor, app))
+                tasks.spawn(accept(listener, handle.clone(), acceptor, app, HEAD_TIMEOUT))
             }
         };
         Ok(Self { address, handle, accepting })
@@ -99,7 +99,13 @@ impl Server {
     }
 }
 
-async fn accept<A>(listener: TcpListener, handle: Handle<SocketAddr>, acceptor: A, app: Router) -> std::io::Result<()>
+async fn accept<A>(
+    listener: TcpListener,
+    handle: Handle<SocketAddr>,
+    acceptor: A,
+    app: Router,
+    head_timeout: Duration,
+) -> std::io::Result<()>
 where
     A: Accept<TcpStream, axum::middleware::AddExtension<Router, axum::extract::ConnectInfo<SocketAddr>>>
         + Clone
@@ -111,7 +117,7 @@ where
     A::Future: Send,
 {
     let mut server = axum_server::from_tcp(listener)?.handle(handle).acceptor(acceptor);
-    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(head_timeout);
     server.http_builder().http2().timer(TokioTimer::new());
     server.serve(app.into_make_service_with_connect_info::<SocketAddr>()).await
 }
@@ -137,5 +143,24 @@ mod tests {
         let patience = Duration::from_millis(900);
         let clients: Vec<_> = (0..300).map_while(|_| Client::connect_timeout(&address, patience).ok()).collect();
         assert_eq!(clients.len(), 300);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_finish_the_head_of_its_request_is_let_go() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let patience = Duration::from_millis(50);
+        let tasks = TaskTracker::new();
+        let accepting = accept(listener, Handle::new(), NoDelayAcceptor::new(), Router::new(), patience);
+        let accepting = tasks.spawn(accepting);
+        #[expect(clippy::disallowed_methods, reason = "a client of the test's own")]
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET /healthz HTTP/1.1\r\nhost: gate").await.unwrap();
+        let mut told = String::new();
+        client.read_to_string(&mut told).await.unwrap();
+        assert!(!told.starts_with("HTTP/1.1 200"), "{told}");
+        accepting.abort();
     }
 }

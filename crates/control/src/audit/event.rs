@@ -248,6 +248,18 @@ pub enum Event<'a> {
     /// A cap was deleted.
     #[serde(rename = "admin.limit.delete")]
     LimitDelete(LimitChange<'a>),
+    /// Somebody's personal data was removed.
+    #[serde(rename = "admin.principal.erase")]
+    PrincipalErase {
+        /// `admin-key:<id>` or `oidc:<sub>`.
+        actor: &'a str,
+        /// What stands in the place of the subject in usage rows.
+        pseudonym: &'a str,
+        /// How many usage rows there are.
+        usage_rows: usize,
+        /// How many sessions ended by it.
+        sessions: usize,
+    },
     /// A request was refused because of money.
     #[serde(rename = "spend.blocked")]
     SpendBlocked {
@@ -358,6 +370,9 @@ pub struct InferenceEvent<'a> {
     /// What each of them came to, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tried: Vec<AttemptEvent<'a>>,
+    /// The answer was a canned one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub load_test: bool,
     /// Billing group named by the request's tags, when it is one of the caller's groups.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub billing_group: Option<&'a str>,

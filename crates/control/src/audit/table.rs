@@ -100,6 +100,26 @@ pub async fn admin_changes(
     Ok((events, has_more))
 }
 
+const SWEEP: &str = "DELETE FROM admin_audit WHERE at < $1";
+
+/// Removes changes older than `before`; gives how many there were.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn sweep_admin_changes(store: &Store, before: Timestamp) -> Result<u64, StoreError> {
+    store.execute(SWEEP, &[before.as_millisecond().into()]).await
+}
+
+const RENAME: &str = "UPDATE admin_audit SET target = $1 WHERE target = $2";
+
+/// Puts a pseudonym in the place of a subject that changes were about.
+///
+/// # Errors
+/// When the database does not take it.
+pub async fn rename_in_admin_changes(tx: &mut Tx, sub: &str, pseudonym: &str) -> Result<(), StoreError> {
+    tx.execute(RENAME, &[pseudonym.into(), sub.into()]).await.map(|_| ())
+}
+
 fn read(row: &Row) -> Result<AdminEvent, StoreError> {
     let id = row.int(0)?;
     let wrong = |column: &str| StoreError::inconsistent(format!("admin_audit.{column} of {id}"));

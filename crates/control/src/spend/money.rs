@@ -51,6 +51,12 @@ impl Money {
         decimal(i128::from(self.0), 1_000_000_000, 9)
     }
 
+    /// US cents as exact decimal text without trailing zeros.
+    #[must_use]
+    pub fn cents(self) -> String {
+        decimal(i128::from(self.0), i128::from(CENT), 7)
+    }
+
     /// Whole US cents, what is less than one left out.
     #[must_use]
     pub const fn whole_cents(self) -> i64 {

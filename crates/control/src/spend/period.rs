@@ -51,6 +51,21 @@ impl Period {
         }
     }
 
+    /// When the period that `at` lies in began.
+    #[must_use]
+    pub fn starts(self, at: Timestamp) -> Timestamp {
+        let date = utc_date(at);
+        let first = match self {
+            Self::Daily => Some(date),
+            Self::Weekly => {
+                let monday = date.iso_week_date().weekday().since(Weekday::Monday);
+                date.checked_sub(i64::from(monday).days()).ok()
+            }
+            Self::Monthly => Some(date.first_of_month()),
+        };
+        first.and_then(|date| date.to_zoned(TimeZone::UTC).ok()).map_or(Timestamp::MIN, |zoned| zoned.timestamp())
+    }
+
     /// When the period that `at` lies in ends: the instant its spend counts as nothing again.
     #[must_use]
     pub fn ends(self, at: Timestamp) -> Timestamp {
@@ -115,6 +130,17 @@ mod tests {
             ("2026-11", "2026-12-01T00:00:00Z"),
         ];
         assert_eq!(seen, expected.map(|(key, ends)| (key.to_owned(), ends.to_owned())));
+    }
+
+    #[test]
+    fn a_period_starts_where_the_one_before_it_ends() {
+        let mut at = "2027-01-05T12:00:00Z".parse().unwrap();
+        for period in Period::ALL.into_iter().cycle().take(60) {
+            let starts = period.starts(at);
+            assert_eq!(period.ends(starts - jiff::SignedDuration::from_millis(1)), starts, "{at}");
+            assert!(starts <= at && at < period.ends(starts));
+            at = starts - jiff::SignedDuration::from_millis(1);
+        }
     }
 
     #[test]

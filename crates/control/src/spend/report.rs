@@ -1,5 +1,7 @@
 //! Reports: which caps are in force for whom, and what has been spent under them.
 
+pub mod usage;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -159,6 +161,12 @@ impl Report {
         limit: usize,
     ) -> Result<(Vec<audit::AdminEvent>, bool), StoreError> {
         audit::admin_changes(&self.store, "spend_limit.", after, limit).await
+    }
+
+    /// What time it is.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// When a period that is running now ends.

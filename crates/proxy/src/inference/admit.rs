@@ -65,6 +65,11 @@ impl Admitted {
         &self.candidates
     }
 
+    /// Whether it asks for a stream.
+    pub(super) fn is_stream(&self) -> bool {
+        self.fields.stream
+    }
+
     /// The model's id in the catalogue.
     pub(super) fn model(&self) -> &str {
         &self.permit.model().id

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::admit::Admitted;
 use super::settle::Tab;
-use super::{Failure, Inference};
+use super::{Failure, Inference, load_test};
 use crate::upstream::{Answer, Call, Candidate, Failed, Failure as Attempt, Round, Sent, Trial};
 use crate::upstream::{Upstream, Verdict, verdict};
 
@@ -19,6 +19,9 @@ pub(super) struct Answered {
 /// once. The request's bytes are let go of when an answer is there.
 pub(super) async fn attempt(tab: &mut Tab, admitted: Admitted) -> Result<Answered, Failure> {
     let inference = Arc::clone(tab.inference());
+    if let Some(load_test) = &inference.load_test {
+        return load_test::answer(tab, load_test, &admitted);
+    }
     let facts = tab.facts().clone();
     let call = admitted.call(&inference, &facts);
     let home = tab.find_home(admitted.model());

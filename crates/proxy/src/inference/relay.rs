@@ -35,6 +35,8 @@ pin_project! {
         // Runs while it pauses.
         #[pin]
         pause: Option<Sleep>,
+        // Why it broke off, for the next time it is asked.
+        broken: Option<Interrupted>,
         witness: Witness,
     }
 
@@ -118,6 +120,7 @@ pub(super) fn relay(mut tab: Tab, answered: Answered) -> Answer {
             ended: None,
             idle: upstream.idle_timeout(),
             pause: None,
+            broken: None,
             witness: Witness { tab, listener, events, tells_breaks },
         },
     }
@@ -144,6 +147,9 @@ impl Body for Relay {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
         let mut this = self.project();
+        if let Some(why) = this.broken.take() {
+            return Poll::Ready(Some(Err(why)));
+        }
         let Some(body) = this.body.as_mut() else { return Poll::Ready(None) };
         loop {
             let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
@@ -176,7 +182,13 @@ impl Body for Relay {
                 }
                 Some(Err(error)) => {
                     *this.body = None;
-                    return Poll::Ready(Some(this.witness.broke(error)));
+                    match this.witness.broke(error) {
+                        Ok(told) => return Poll::Ready(Some(Ok(told))),
+                        // What came before it is sent on first: a server drops what it has not written when a body fails.
+                        Err(why) => *this.broken = Some(why),
+                    }
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
                 None => {
                     *this.body = None;
@@ -192,7 +204,7 @@ impl Body for Relay {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.broken.is_none() && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

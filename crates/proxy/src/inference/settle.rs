@@ -350,6 +350,7 @@ impl Tab {
             session_id: self.origin.session_id.as_deref(),
             attempts: u32::try_from(self.tried.len()).unwrap_or(u32::MAX),
             tried: self.tried.iter().map(Tried::event).collect(),
+            load_test: self.inference.load_test.is_some(),
             billing_group: self.origin.billing_group.as_deref(),
             billing_group_ignored: self.billing_group_ignored,
             ..InferenceEvent::default()

@@ -13,6 +13,7 @@ use wire::event_stream::Broken;
 use wire::usage::Meter;
 
 use super::cloud::CloudBody;
+use super::load_test::Reply;
 
 /// Errors longer than this are relayed unread.
 const MAX_PEEK: usize = 64 * 1024;
@@ -39,6 +40,8 @@ enum Rest {
     Wire(ResponseBody),
     /// A cloud's stream, as Anthropic's.
     Cloud(Pin<Box<CloudBody>>),
+    /// A canned reply in the place of either.
+    Canned(Box<Reply>),
 }
 
 /// Why an answer's body broke off.
@@ -66,6 +69,12 @@ impl Answer {
     /// A cloud's stream that begins with these events.
     pub(super) fn streaming(head: response::Parts, first: Bytes, rest: Pin<Box<CloudBody>>) -> Self {
         Self { head, body: AnswerBody { peeked: first, rest: Rest::Cloud(rest) } }
+    }
+
+    /// The canned reply of a load test.
+    pub(super) fn canned(response: Response<()>, reply: Reply) -> Self {
+        let (head, ()) = response.into_parts();
+        Self { head, body: AnswerBody { peeked: Bytes::new(), rest: Rest::Canned(Box::new(reply)) } }
     }
 
     /// An answer whose body is known.
@@ -171,6 +180,7 @@ impl Body for AnswerBody {
         match &mut self.rest {
             Rest::Wire(rest) => Pin::new(rest).poll_frame(cx).map_err(AnswerError::from),
             Rest::Cloud(rest) => rest.as_mut().poll_frame(cx),
+            Rest::Canned(reply) => reply.poll_next(cx).map(|event| event.map(|event| Ok(Frame::data(event)))),
             Rest::Nothing => Poll::Ready(None),
         }
     }
@@ -180,6 +190,7 @@ impl Body for AnswerBody {
             && match &self.rest {
                 Rest::Wire(rest) => rest.is_end_stream(),
                 Rest::Cloud(rest) => rest.is_end_stream(),
+                Rest::Canned(reply) => reply.is_over(),
                 Rest::Nothing => true,
             }
     }
@@ -188,7 +199,7 @@ impl Body for AnswerBody {
         let peeked = self.peeked.len() as u64;
         let rest = match &self.rest {
             Rest::Wire(rest) => rest.size_hint(),
-            Rest::Cloud(_) => SizeHint::default(),
+            Rest::Cloud(_) | Rest::Canned(_) => SizeHint::default(),
             Rest::Nothing => SizeHint::with_exact(0),
         };
         let mut hint = SizeHint::new();

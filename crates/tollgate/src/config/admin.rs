@@ -1,11 +1,12 @@
 //! `admin`, `enforcement` and `pricing`: the admin API, spend limits, and what spend costs.
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use control::identity::admin_key::{AdminKey, AdminKeys};
 use control::spend::price::PriceOverride;
-use control::spend::{self, GroupMode, Pricing};
+use control::spend::{self, GroupMode, Pricing, Retention};
 use proxy::upstream;
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
@@ -25,6 +26,8 @@ pub struct Admin {
     pub groups: Vec<String>,
     /// How spend is limited.
     pub spend: spend::Config,
+    /// How long rows are kept.
+    pub retention: Retention,
 }
 
 pub(super) const SECTION: Section = Section {
@@ -52,13 +55,22 @@ pub(super) const SECTION: Section = Section {
             "",
             "The tag of a request that names the group it is billed to.",
         ),
+        key("audit_retention_days", "whole number, 1 to 3650", "365", "How long changes by administrators are kept."),
+        key("spend_retention_months", "whole number, 1 to 120", "13", "How long counters of spend are kept."),
+        key(
+            "identity_retention_days",
+            "whole number, 1 to 3650",
+            "90",
+            "How long names and e-mail addresses of people who are not seen any more are kept.",
+        ),
+        key(
+            "usage_retention_days",
+            "whole number, 35 to 3650",
+            "90",
+            "How long one row per request is kept, from which usage and cost are reported.",
+        ),
     ],
-    later: &[
-        later("audit_retention_days", "removal of old audit rows; they are kept"),
-        later("spend_retention_months", "removal of old spend counters; they are kept"),
-        later("identity_retention_days", "removal of old e-mail addresses and names; they are kept"),
-        later("usage_retention_days", "removal of old usage rows; they are kept"),
-    ],
+    later: &[],
 };
 
 pub(super) const KEY: Section = Section {
@@ -147,9 +159,22 @@ pub(super) fn read(
         field.one_of(&[("min", GroupMode::Min), ("max", GroupMode::Max)])
     });
     let tag = admin.maybe("billing_group_tag", read_tag);
+    let retention = read_retention(&admin);
     let (fail_closed, wait) = enforcement?;
     let spend = spend::Config { group_mode: group_mode?, blocked_message: blocked_message?, fail_closed, wait };
-    Some((Some(Admin { keys: keys?, groups: groups?, spend }), tag?))
+    Some((Some(Admin { keys: keys?, groups: groups?, spend, retention: retention? }), tag?))
+}
+
+fn read_retention(admin: &Mapping<'_>) -> Option<Retention> {
+    let usual = Retention::default();
+    let span = |key, usual: u16, range: RangeInclusive<u64>| {
+        admin.or(key, usual, |field| field.whole(range).and_then(|span| u16::try_from(span).ok()))
+    };
+    let usage = span("usage_retention_days", usual.usage_days, 35..=3650);
+    let spend = span("spend_retention_months", usual.spend_months, 1..=120);
+    let identity = span("identity_retention_days", usual.identity_days, 1..=3650);
+    let audit = span("audit_retention_days", usual.audit_days, 1..=3650);
+    Some(Retention { usage_days: usage?, spend_months: spend?, identity_days: identity?, audit_days: audit? })
 }
 
 fn read_keys(admin: &Mapping<'_>) -> Option<AdminKeys> {

@@ -5,7 +5,9 @@
 
 use std::fmt::Write;
 
-use super::{access, admin, failover, listen, managed, models, oidc, root, session, store, telemetry, upstreams};
+use super::{
+    access, admin, failover, listen, load_test, managed, models, oidc, root, session, store, telemetry, upstreams,
+};
 
 /// A mapping of the file and the keys it may hold.
 #[derive(Debug)]
@@ -88,6 +90,7 @@ pub(super) const SECTIONS: &[&Section] = &[
     &access::RATE_LIMITS,
     &access::RATE_LIMIT,
     &failover::TIMEOUTS,
+    &load_test::SECTION,
 ];
 
 const OPENING: &str = "\

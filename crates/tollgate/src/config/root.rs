@@ -14,7 +14,9 @@ use super::read::{Field, Mapping};
 use super::reference::{Section, key, later};
 use super::telemetry::Telemetry;
 use super::tree::Node;
-use super::{Config, Environment, access, admin, listen, managed, models, oidc, session, store, telemetry, upstreams};
+use super::{
+    Config, Environment, access, admin, listen, load_test, managed, models, oidc, session, store, telemetry, upstreams,
+};
 
 pub(super) const SECTION: Section = Section {
     path: "",
@@ -41,11 +43,11 @@ pub(super) const SECTION: Section = Section {
         key("limits", "mapping", "", "Largest requests."),
         key("rate_limits", "mapping", "", "How often one address, or one session, may ask."),
         key("timeouts", "mapping", "", "Time limits of upstream requests."),
+        key("load_test_mode", "mapping", "", "Canned answers, for tests under load."),
         key("login_notice", "text of 1 to 500 characters", "", "Shown by clients when a sign-in begins."),
     ],
     later: &[
         later("cri", "requests from a product that Anthropic runs"),
-        later("load_test_mode", "answers without an upstream"),
         later("workload_identity", "sign-in of machines"),
         later("alerts", "webhooks at spend thresholds"),
         later("reload", "a new configuration without a restart"),
@@ -102,6 +104,7 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
     let access_control = root.or("access_control", access::AccessControl::default(), access::read_access_control);
     let limits = root.or("limits", access::Limits::default(), access::read_limits);
     let rate_limits = root.or("rate_limits", access::RateLimits::default(), access::read_rate_limits);
+    let load_test = root.or("load_test_mode", None, load_test::read);
     let login_notice = root.maybe("login_notice", read_notice);
 
     let (listen, oidc, session, telemetry) = (listen?, oidc?, session?, telemetry?);
@@ -130,6 +133,7 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
         access_control: access_control?,
         limits: limits?,
         rate_limits: rate_limits?,
+        load_test: load_test?,
         oidc: oidc.relying_party,
         form_action_origins: oidc.form_action_origins,
         session: SessionConfig {

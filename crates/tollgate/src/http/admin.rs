@@ -2,9 +2,12 @@
 
 mod audit;
 mod caps;
+mod csv;
 mod effective;
 mod error;
+mod principals;
 mod query;
+mod reports;
 mod sessions;
 
 use std::sync::Arc;
@@ -19,7 +22,7 @@ use control::audit::{AuditLog, Event};
 use control::identity::Sessions;
 use control::identity::admin_key::{Admin, AdminKeys, WriteAccess};
 use control::limit::{Counters, Hit, RateLimit};
-use control::spend::{Caps, Report};
+use control::spend::{Caps, Report, Upkeep};
 use control::store::StoreError;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -44,26 +47,36 @@ pub struct Admins {
 }
 
 /// Every path of this surface. It has a wall of its own: keys are no bearers.
-pub fn routes(admins: Arc<Admins>, caps: Caps, report: Report, sessions: Sessions, audit: AuditLog) -> Router {
+pub fn routes(admins: Arc<Admins>, surface: Surface) -> Router {
     Router::new()
         .route("/v1/organizations/spend_limits", get(caps::list).post(caps::put))
         .route("/v1/organizations/spend_limits/effective", get(effective::list))
         .route("/v1/organizations/spend_limits/audit", get(audit::list))
         .route("/v1/organizations/spend_limits/{id}", get(caps::show).delete(caps::delete))
+        .route("/v1/organizations/usage_report/messages", get(reports::usage))
+        .route("/v1/organizations/cost_report", get(reports::cost))
+        .route("/v1/organizations/principals/{sub}", delete(principals::erase))
         .route("/v1/organizations/sessions", get(sessions::list))
         .route("/v1/organizations/sessions/revoke", post(sessions::revoke))
         .route("/v1/organizations/sessions/{id}", delete(sessions::end))
-        .with_state(Surface { caps, report, sessions, audit })
+        .with_state(surface)
         .method_not_allowed_fallback(async || Error::NotFound)
         .layer(middleware::from_fn_with_state(admins, require))
 }
 
+/// The rooms that administrators ask.
 #[derive(Debug, Clone)]
-struct Surface {
-    caps: Caps,
-    report: Report,
-    sessions: Sessions,
-    audit: AuditLog,
+pub struct Surface {
+    /// Sets and lists caps.
+    pub caps: Caps,
+    /// Tells what was spent.
+    pub report: Report,
+    /// Removes and proves.
+    pub upkeep: Upkeep,
+    /// Ends sessions.
+    pub sessions: Sessions,
+    /// Where changes are written down.
+    pub audit: AuditLog,
 }
 
 /// Knows the administrator before anything is looked at, and gives every answer its own kind of request id.
@@ -180,6 +193,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Writer {
         let admin = parts.extensions.get::<Admin>().ok_or(Error::Unauthenticated)?;
         let needed = match parts.uri.path() {
             path if path.starts_with("/v1/organizations/sessions") => "requires write:sessions",
+            path if path.starts_with("/v1/organizations/principals") => "requires write:principals",
             _ => "requires write:spend_limits",
         };
         admin.write_access().map(Self).ok_or(Error::ReadOnly(needed))

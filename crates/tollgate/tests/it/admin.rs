@@ -4,3 +4,4 @@ mod audit;
 mod caps;
 mod effective;
 mod pools;
+mod reports;

@@ -3,8 +3,10 @@
 
 mod aws;
 mod bedrock;
+mod client;
 mod federation;
 mod foundry;
+mod mocks;
 mod proof;
 mod stock_client;
 mod vertex;

@@ -19,12 +19,14 @@ mod architecture;
 mod demo;
 
 mod ledger;
+mod load_test;
 
 mod admin;
 mod authorization;
 mod browser;
 mod clouds;
 mod failover;
+mod fidelity;
 mod identity_provider;
 mod managed;
 mod messages;
@@ -37,4 +39,5 @@ mod spend;
 mod stock_client;
 mod surface;
 mod telemetry;
+mod upkeep;
 mod usage;

@@ -16,7 +16,7 @@ use crate::support::upstream::{Answer, Step, message_events};
 
 const MODEL: &str = "claude-sonnet-4-6";
 
-async fn signed_in(gateway: &TestGateway) -> StockClient {
+pub(crate) async fn signed_in(gateway: &TestGateway) -> StockClient {
     let url = gateway.url();
     StockClient::sign_in(url, async |code| {
         let page = Visitor::new().sign_in(&format!("{url}/device?user_code={code}"), "alice").await;
@@ -148,6 +148,6 @@ async fn a_developer_sees_the_notice_at_75_and_95_percent_and_the_dollars() {
 }
 
 /// Exit status and last words.
-fn said(output: &Output) -> (Option<i32>, String) {
+pub(crate) fn said(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -118,6 +118,14 @@ impl Sessions {
         self.finish_ending(ending, sub.map_or(Whose::Everyone, Whose::Sub), Why::Admin, by).await
     }
 
+    /// Puts a pseudonym in the place of a subject in sessions that have ended; gives how many there were.
+    ///
+    /// # Errors
+    /// When the database does not take it.
+    pub async fn forget(&self, sub: &str, pseudonym: &str) -> Result<u64, StoreError> {
+        table::forget(&self.store, sub, pseudonym).await
+    }
+
     async fn begin_ending(&self) -> Result<Ending, StoreError> {
         let mut tx = self.store.begin().await?;
         let revision = table::bump(&mut tx).await?;

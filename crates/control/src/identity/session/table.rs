@@ -272,6 +272,14 @@ pub(super) async fn sweep(store: &Store, ended_by: i64, used_by: i64, now: i64) 
 }
 
 /// Whether the token was not obeyed before.
+const FORGET: &str = "UPDATE session
+    SET sub = $1, email = NULL, idp_sid = NULL, client_ip = '', groups = NULL WHERE sub = $2 AND ended_at IS NOT NULL";
+
+/// Puts a pseudonym in the place of a subject in ended sessions.
+pub(super) async fn forget(store: &Store, sub: &str, pseudonym: &str) -> Result<u64, StoreError> {
+    store.execute(FORGET, &[pseudonym.into(), sub.into()]).await
+}
+
 pub(super) async fn keep_logout_token(tx: &mut Tx, id: &str, expires_at: i64) -> Result<bool, StoreError> {
     Ok(tx.execute(KEEP_LOGOUT_TOKEN, &[id.into(), expires_at.into()]).await? == 1)
 }

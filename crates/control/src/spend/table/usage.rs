@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{RowWriter, Rows, ids};
 use crate::spend::Money;
 use crate::spend::ledger::batch::Settle;
-use crate::store::{Param, Statement, StoreError, Tx};
+use crate::store::{Param, Statement, Store, StoreError, Tx};
 
 const INSERT_USAGE: &str = "
     INSERT INTO usage
@@ -53,6 +53,13 @@ pub(in crate::spend) fn write_usage(row: &mut RowWriter<'_>, settle: &Settle) {
     row.int_or_null(millis(outcome.ttfb_ms));
     row.text(&record.account);
     row.periods(&record.keys);
+}
+
+const HAS_SPEND: &str = "
+    SELECT 1 WHERE EXISTS (SELECT 1 FROM usage WHERE charge > 0) OR EXISTS (SELECT 1 FROM account WHERE settled > 0)";
+
+pub(in crate::spend) async fn has_spend(store: &Store) -> Result<bool, StoreError> {
+    Ok(store.fetch_optional(HAS_SPEND, &[]).await?.is_some())
 }
 
 /// What recording settlements has told.

@@ -118,6 +118,7 @@ impl Gateway {
         let shared_clock: Arc<dyn Clock> = clock.clone();
         let inference = Arc::new(Inference {
             seats,
+            load_test: None,
             config: Config { max_request_bytes: 1000, billing_group_tag: billing_group_tag.map(str::to_owned) },
             upstreams: Upstreams::new(upstreams, &catalog, &egress, &shared_clock).unwrap(),
             policies: Arc::new(policies(catalog)),

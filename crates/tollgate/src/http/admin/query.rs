@@ -1,6 +1,7 @@
 //! Query strings of lists: repeated keys with `[]`, whole numbers in a range, either cursor.
 
 use control::spend::cap;
+use jiff::Timestamp;
 
 use super::Error;
 
@@ -30,11 +31,25 @@ impl Query {
 
     /// 1 to 1000, or `usual`.
     pub(super) fn limit_or(&self, usual: usize) -> Result<usize, Error> {
+        self.limit_within(usual, 1000)
+    }
+
+    /// A time in RFC 3339.
+    pub(super) fn time(&self, name: &str) -> Result<Option<Timestamp>, Error> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let at: Option<Timestamp> = text.parse().ok();
+        // Sums of milliseconds are reckoned from 1970.
+        let at = at.filter(|at| *at >= Timestamp::UNIX_EPOCH);
+        at.map(Some).ok_or_else(|| Error::Invalid(format!("{name}: must be a time such as 2026-11-22T00:00:00Z")))
+    }
+
+    /// 1 to `most`, or `usual`.
+    pub(super) fn limit_within(&self, usual: usize, most: usize) -> Result<usize, Error> {
         let Some(text) = self.get("limit") else { return Ok(usual) };
         text.parse()
             .ok()
-            .filter(|limit| (1..=1000).contains(limit))
-            .ok_or_else(|| Error::Invalid("limit: must be a whole number from 1 to 1000".to_owned()))
+            .filter(|limit| (1..=most).contains(limit))
+            .ok_or_else(|| Error::Invalid(format!("limit: must be a whole number from 1 to {most}")))
     }
 
     /// `after_id` or `before_id`, not both.

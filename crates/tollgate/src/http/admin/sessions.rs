@@ -78,7 +78,7 @@ fn read_whose(body: &[u8]) -> Result<Option<String>, Error> {
     }
 }
 
-fn by<'a>(facts: &'a RequestFacts, actor: &'a str) -> By<'a> {
+pub(super) fn by<'a>(facts: &'a RequestFacts, actor: &'a str) -> By<'a> {
     By { request_id: Some(&facts.request_id), client_ip: Some(facts.client_ip), actor: Some(actor) }
 }
 

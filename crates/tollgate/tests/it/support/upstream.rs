@@ -114,6 +114,12 @@ pub(crate) enum Fate {
 }
 
 impl Received {
+    /// A POST that nobody has sent.
+    pub(crate) fn new(path: &str, headers: HeaderMap, body: impl Into<Bytes>) -> Self {
+        let fate = watch::Sender::new(Fate::Sent);
+        Self { method: Method::POST, uri: path.parse().unwrap(), headers, body: body.into(), fate }
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }

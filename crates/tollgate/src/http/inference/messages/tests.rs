@@ -44,6 +44,7 @@ fn inference(upstream: &TcpListener) -> Inference {
         upstreams: Upstreams::new(vec![config], &catalog, &egress, &clock).unwrap(),
         policies: Arc::new(Policies::compile(policy::Config::default(), catalog).0),
         ledger: None,
+        load_test: None,
         seats: Arc::new(Seats::new(MOST, None)),
         audit: AuditLog::to(std::io::sink(), Arc::clone(&clock)).unwrap(),
         clock,

@@ -1,0 +1,186 @@
+//! Upkeep of what the ledger leaves behind: old rows go, a person's name goes when asked, and the books can be proved.
+//!
+//! Knows the tables of spend; knows nothing of sessions, which end before somebody is erased.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp, ToSpan as _};
+use serde_json::{Value, json};
+
+use super::{Money, Period, table};
+use crate::audit;
+use crate::clock::Clock;
+use crate::identity::admin_key::WriteAccess;
+use crate::store::{Store, StoreError};
+
+/// How long rows are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// `admin.usage_retention_days`.
+    pub usage_days: u16,
+    /// `admin.spend_retention_months`.
+    pub spend_months: u16,
+    /// `admin.identity_retention_days`.
+    pub identity_days: u16,
+    /// `admin.audit_retention_days`.
+    pub audit_days: u16,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { usage_days: 90, spend_months: 13, identity_days: 90, audit_days: 365 }
+    }
+}
+
+/// Keeps the tables of spend; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Upkeep {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    retention: Retention,
+}
+
+/// A counter that is not what its rows add up to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The account: `user:<subject>` or `pool:<group>`.
+    pub account: String,
+    /// The period's name.
+    pub period: String,
+    /// `settled`, which is the sum of usage rows, or `reserved`, which is that of reservations and leases.
+    pub counter: &'static str,
+    /// How much the counter is above its rows; below, when negative.
+    pub excess: Money,
+}
+
+/// What a proof of the books has found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// Periods whose usage rows are all there, and so were added up.
+    pub periods: usize,
+    /// None when the books are right.
+    pub differences: Vec<Difference>,
+}
+
+/// Somebody who is no longer known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Erased {
+    /// What stands in the place of the subject.
+    pub pseudonym: String,
+    /// How many usage rows keep it.
+    pub usage_rows: usize,
+    /// Whether anything was known of the person.
+    pub was_known: bool,
+}
+
+impl Upkeep {
+    /// Keeps this store's tables.
+    #[must_use]
+    pub fn new(store: Store, clock: Arc<dyn Clock>, retention: Retention) -> Self {
+        Self { store, clock, retention }
+    }
+
+    /// Removes what is older than its retention; gives how many rows that were.
+    ///
+    /// # Errors
+    /// When the database does not answer; what was removed until then stays removed.
+    pub async fn sweep(&self) -> Result<u64, StoreError> {
+        let now = self.clock.now();
+        let before = |days: u16| now - SignedDuration::from_hours(24 * i64::from(days));
+        let mut removed = table::sweep_usage(&self.store, before(self.retention.usage_days)).await?;
+        removed += table::sweep_principals(&self.store, before(self.retention.identity_days)).await?;
+        removed += table::sweep_accounts(&self.store, &self.oldest_periods(now)).await?;
+        removed += audit::sweep_admin_changes(&self.store, before(self.retention.audit_days)).await?;
+        Ok(removed)
+    }
+
+    /// The names of the oldest periods whose counters are kept.
+    fn oldest_periods(&self, now: Timestamp) -> [String; 3] {
+        let today = now.to_zoned(jiff::tz::TimeZone::UTC).date();
+        let oldest = today.checked_sub(i32::from(self.retention.spend_months).months()).unwrap_or(today);
+        let oldest = oldest.to_zoned(jiff::tz::TimeZone::UTC).map_or(now, |zoned| zoned.timestamp());
+        Period::ALL.map(|period| period.key(oldest))
+    }
+
+    /// Adds up the rows of every period that lies within the retention of usage rows, and compares. May be asked while
+    /// the gateway is at work: every comparison is one statement.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn verify(&self) -> Result<Proof, StoreError> {
+        let now = self.clock.now();
+        let kept = now - SignedDuration::from_hours(24 * i64::from(self.retention.usage_days));
+        let mut proof = Proof { periods: 0, differences: table::reserved_differences(&self.store).await? };
+        for period in Period::ALL {
+            let mut at = now;
+            while period.starts(at) >= kept {
+                let found = table::settled_differences(&self.store, period, at).await?;
+                proof.periods += 1;
+                proof.differences.extend(found);
+                at = period.starts(at) - SignedDuration::from_millis(1);
+            }
+        }
+        Ok(proof)
+    }
+
+    /// Forgets who somebody is: the name and address go, usage rows and totals stay under a pseudonym that nothing leads
+    /// back from. Requests still in flight leave rows of their own when they end; erasing again takes those too.
+    ///
+    /// # Errors
+    /// When the database does not take it; doing it again finishes what was begun, under another pseudonym.
+    pub async fn erase(&self, access: &WriteAccess, sub: &str) -> Result<Erased, StoreError> {
+        let pseudonym = format!("erased-{}", uuid::Uuid::new_v4().simple());
+        let usage_rows = table::rename_usage(&self.store, sub, &pseudonym).await?;
+        let mut tx = self.store.begin().await?;
+        let accounts = table::rename_accounts(&mut tx, sub, &pseudonym).await?;
+        let known = table::forget_principal(&mut tx, sub).await?;
+        audit::rename_in_admin_changes(&mut tx, sub, &pseudonym).await?;
+        let change = audit::AdminChange {
+            at: self.clock.now(),
+            actor: access.actor(),
+            action: "principal.erase",
+            // The subject would be what was to be forgotten.
+            target: &pseudonym,
+            before: None,
+            after: Some(json!({ "usage_rows": usage_rows })),
+        };
+        audit::record_admin_change(&mut tx, &change).await?;
+        tx.commit().await?;
+        Ok(Erased { was_known: known || accounts > 0 || usage_rows > 0, pseudonym, usage_rows })
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { account, period, counter, excess } = self;
+        let (apart, side) = match excess.nano() {
+            below @ i64::MIN..0 => (Money::from_nano(below.saturating_neg()), "less"),
+            _ => (*excess, "more"),
+        };
+        write!(f, "{account} in {period}: {counter} is {apart} {side} than its rows")
+    }
+}
+
+impl Proof {
+    /// Whether every counter is what its rows add up to.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.differences.is_empty()
+    }
+
+    /// The proof as one JSON object; amounts are nano-dollars.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let difference = |found: &Difference| {
+            json!({
+                "account": found.account,
+                "period": found.period,
+                "counter": found.counter,
+                "excess_nano_usd": found.excess.nano(),
+            })
+        };
+        let differences: Vec<Value> = self.differences.iter().map(difference).collect();
+        json!({ "holds": self.holds(), "periods": self.periods, "differences": differences })
+    }
+}

@@ -1,0 +1,265 @@
+//! `/v1/organizations/usage_report/messages` and `/v1/organizations/cost_report`, in the shapes of Anthropic's Usage and
+//! Cost Admin API (platform.claude.com/docs/en/api/admin/usage_report, .../cost_report), and as CSV.
+
+use axum::extract::{RawQuery, State};
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use control::spend::report::usage::{Dimension, Line, Wanted, Width};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::query::Query;
+use super::{Error, Surface, csv, json};
+
+pub(super) async fn usage(
+    State(surface): State<Surface>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Error> {
+    answer(&surface, &headers, &Query::parse(query.as_deref()), &USAGE).await
+}
+
+pub(super) async fn cost(
+    State(surface): State<Surface>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Error> {
+    answer(&surface, &headers, &Query::parse(query.as_deref()), &COST).await
+}
+
+/// One of the two reports.
+struct Kind {
+    /// With the number of buckets on a page: usual and most.
+    widths: &'static [(&'static str, Width, usize, usize)],
+    /// What lines can be grouped by; `None`: known there, and the same in every row here.
+    groups: &'static [(&'static str, Option<Dimension>)],
+    filters: &'static [(&'static str, Dimension)],
+    /// A line's figures.
+    figures: fn(&Line, &[&str]) -> Map<String, Value>,
+}
+
+const USAGE: Kind = Kind {
+    widths: &[("1d", Width::Day, 7, 31), ("1h", Width::Hour, 24, 168), ("1m", Width::Minute, 60, 1440)],
+    groups: &[
+        ("account_id", Some(Dimension::Account)),
+        ("api_key_id", None),
+        ("context_window", Some(Dimension::ContextWindow)),
+        ("inference_geo", None),
+        ("model", Some(Dimension::Model)),
+        ("service_account_id", None),
+        ("service_tier", None),
+        ("session_id", Some(Dimension::Session)),
+        ("speed", Some(Dimension::Speed)),
+        ("upstream", Some(Dimension::Upstream)),
+        ("workspace_id", Some(Dimension::Workspace)),
+    ],
+    filters: &[
+        ("account_ids", Dimension::Account),
+        ("context_window", Dimension::ContextWindow),
+        ("models", Dimension::Model),
+        ("session_ids", Dimension::Session),
+        ("speeds", Dimension::Speed),
+        ("upstreams", Dimension::Upstream),
+        ("workspace_ids", Dimension::Workspace),
+    ],
+    figures: usage_figures,
+};
+
+const COST: Kind = Kind {
+    widths: &[("1d", Width::Day, 7, 31)],
+    groups: &[
+        ("account_id", Some(Dimension::Account)),
+        ("description", Some(Dimension::Model)),
+        ("upstream", Some(Dimension::Upstream)),
+        ("workspace_id", Some(Dimension::Workspace)),
+    ],
+    filters: &[
+        ("account_ids", Dimension::Account),
+        ("models", Dimension::Model),
+        ("upstreams", Dimension::Upstream),
+        ("workspace_ids", Dimension::Workspace),
+    ],
+    figures: cost_figures,
+};
+
+/// What the caller asked for, beside [`Wanted`].
+struct Page {
+    wanted: Wanted,
+    /// The names in the order asked for.
+    groups: Vec<&'static str>,
+    /// The first bucket of the next page.
+    next: Option<Timestamp>,
+}
+
+async fn answer(surface: &Surface, headers: &HeaderMap, query: &Query, kind: &Kind) -> Result<Response, Error> {
+    let page = read(query, kind, surface.report.now())?;
+    let as_csv = wants_csv(query, headers)?;
+    let lines = surface.report.usage(&page.wanted).await?;
+    let width = page.wanted.width;
+    let next = page.next.map(|next| format!("page_{}", URL_SAFE_NO_PAD.encode(next.to_string())));
+    let results = |line: &Line| {
+        let mut result = (kind.figures)(line, &page.groups);
+        for (name, _) in kind.groups {
+            result.entry(*name).or_insert_with(|| said(line, &page, name));
+        }
+        result
+    };
+    if as_csv {
+        let rows = lines.iter().map(|line| {
+            let mut row = Map::new();
+            row.insert("starting_at".to_owned(), line.bucket.to_string().into());
+            row.insert("ending_at".to_owned(), width.later(line.bucket, 1).to_string().into());
+            row.extend(csv::flat(results(line)));
+            row
+        });
+        let mut response = ([(header::CONTENT_TYPE, CSV)], csv::table(rows)).into_response();
+        if let Some(Ok(next)) = next.map(HeaderValue::try_from) {
+            response.headers_mut().insert(NEXT_PAGE, next);
+        }
+        return Ok(response);
+    }
+    let mut data = Vec::new();
+    let mut lines = lines.iter().peekable();
+    let mut bucket = page.wanted.from;
+    while bucket < page.wanted.until {
+        let end = width.later(bucket, 1);
+        let mut in_bucket = Vec::new();
+        while let Some(line) = lines.next_if(|line| line.bucket < end) {
+            in_bucket.push(results(line));
+        }
+        data.push(json!({"starting_at": bucket.to_string(), "ending_at": end.to_string(), "results": in_bucket}));
+        bucket = end;
+    }
+    Ok(json(StatusCode::OK, &json!({"data": data, "has_more": next.is_some(), "next_page": next})))
+}
+
+const CSV: HeaderValue = HeaderValue::from_static("text/csv;charset=utf-8");
+/// A CSV has no place for the page token.
+const NEXT_PAGE: HeaderName = HeaderName::from_static("x-next-page");
+
+/// `null` unless it was grouped by.
+fn said(line: &Line, page: &Page, name: &str) -> Value {
+    let places = page.groups.iter().position(|group| *group == name);
+    match (name, places) {
+        (_, None) => Value::Null,
+        ("service_tier", Some(_)) => "standard".into(),
+        (_, Some(_)) => {
+            let dimension = dimension_of(name);
+            let place = dimension.and_then(|dimension| page.wanted.by.iter().position(|by| *by == dimension));
+            place.and_then(|place| line.key.get(place)).map_or(Value::Null, |word| json!(word))
+        }
+    }
+}
+
+fn dimension_of(name: &str) -> Option<Dimension> {
+    USAGE.groups.iter().chain(COST.groups).find(|(known, _)| *known == name)?.1
+}
+
+fn usage_figures(line: &Line, _groups: &[&str]) -> Map<String, Value> {
+    let totals = &line.totals;
+    object(json!({
+        "uncached_input_tokens": totals.input,
+        "cache_creation": {
+            "ephemeral_1h_input_tokens": totals.cache_write_1h,
+            "ephemeral_5m_input_tokens": totals.cache_write_5m,
+        },
+        "cache_read_input_tokens": totals.cache_read,
+        "output_tokens": totals.output,
+        "server_tool_use": {"web_search_requests": totals.web_searches},
+        "requests": totals.requests,
+    }))
+}
+
+/// What a line costs is not split into kinds of tokens: a request's charge is rounded once, as a whole.
+fn cost_figures(line: &Line, groups: &[&str]) -> Map<String, Value> {
+    let described = groups.iter().position(|group| *group == "description");
+    let model = described.and_then(|place| line.key.get(place).cloned().flatten());
+    object(json!({
+        "amount": line.totals.charge.cents(),
+        "currency": "USD",
+        "cost_type": model.as_ref().map(|_| "tokens"),
+        "description": model.as_ref().map(|model| format!("{model} usage")),
+        "model": model,
+        "service_tier": model.as_ref().map(|_| "standard"),
+        "token_type": null,
+        "context_window": null,
+        "inference_geo": null,
+        "requests": line.totals.requests,
+    }))
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(object) => object,
+        _ => Map::new(),
+    }
+}
+
+fn read(query: &Query, kind: &Kind, now: Timestamp) -> Result<Page, Error> {
+    let width = query.get("bucket_width").unwrap_or("1d");
+    let Some((_, width, usual, most)) = kind.widths.iter().find(|(name, ..)| *name == width) else {
+        let names: Vec<&str> = kind.widths.iter().map(|(name, ..)| *name).collect();
+        return Err(Error::Invalid(format!("bucket_width: must be {}", names.join(", "))));
+    };
+    let limit = query.limit_within(*usual, *most)?;
+    let starting_at = query.time("starting_at")?;
+    let starting_at = starting_at.ok_or_else(|| Error::Invalid("starting_at: required, as RFC 3339".to_owned()))?;
+    let first = match query.get("page") {
+        Some(token) => read_token(token)?,
+        None => starting_at,
+    };
+    let from = width.start(first);
+    // The bucket of this moment is the last; one that a given end cuts is left out.
+    let end = query.time("ending_at")?.map_or_else(|| width.later(width.start(now), 1), |end| width.start(end));
+    if end <= width.start(starting_at) {
+        return Err(Error::Invalid("ending_at: must be at least one bucket later than starting_at".to_owned()));
+    }
+    let until = end.min(width.later(from, limit)).max(from);
+    let (groups, by) = read_groups(query, kind)?;
+    let only = read_filters(query, kind)?;
+    Ok(Page { wanted: Wanted { width: *width, from, until, by, only }, groups, next: (until < end).then_some(until) })
+}
+
+fn read_groups(query: &Query, kind: &Kind) -> Result<(Vec<&'static str>, Vec<Dimension>), Error> {
+    let (mut groups, mut by) = (Vec::new(), Vec::new());
+    for word in query.all("group_by") {
+        let Some((name, dimension)) = kind.groups.iter().find(|(name, _)| *name == word) else {
+            let names: Vec<&str> = kind.groups.iter().map(|(name, _)| *name).collect();
+            return Err(Error::Invalid(format!("group_by[]: must be one of {}", names.join(", "))));
+        };
+        if !groups.contains(name) {
+            groups.push(*name);
+            by.extend(dimension);
+        }
+    }
+    Ok((groups, by))
+}
+
+fn read_filters(query: &Query, kind: &Kind) -> Result<Vec<(Dimension, Vec<String>)>, Error> {
+    // Known there and nothing here: to leave them aside would answer another question than was asked.
+    for unknown in ["api_key_ids", "inference_geos", "service_account_ids", "service_tiers"] {
+        if !query.all(unknown).is_empty() {
+            return Err(Error::Invalid(format!("{unknown}[]: this gateway does not tell requests apart by it")));
+        }
+    }
+    let words = |name| query.all(name).into_iter().map(str::to_owned).collect::<Vec<String>>();
+    let all = kind.filters.iter().map(|(name, dimension)| (*dimension, words(name)));
+    Ok(all.filter(|(_, words)| !words.is_empty()).collect())
+}
+
+fn read_token(token: &str) -> Result<Timestamp, Error> {
+    let bytes = token.strip_prefix("page_").and_then(|token| URL_SAFE_NO_PAD.decode(token).ok());
+    let at = bytes.and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok());
+    at.ok_or_else(|| Error::Invalid("page: not a page token of this report".to_owned()))
+}
+
+fn wants_csv(query: &Query, headers: &HeaderMap) -> Result<bool, Error> {
+    match query.get("format") {
+        Some("csv") => Ok(true),
+        Some("json") => Ok(false),
+        Some(_) => Err(Error::Invalid("format: must be json or csv".to_owned())),
+        None => Ok(headers.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/csv"))),
+    }
+}

@@ -92,7 +92,7 @@ pub struct Config {
 pub struct Timeouts {
     /// `connect_ms`: from the lookup of its name to the end of the TLS handshake.
     pub connect: Duration,
-    /// `ttfb_ms`: from then to its response headers; on streams of clouds, to the first event.
+    /// `ttfb_ms`: from the beginning to its response headers; on streams of clouds, to the first event.
     pub first_byte: Duration,
     /// `idle_ms`: from one piece of the answer's body to the next.
     pub idle: Duration,

@@ -2,6 +2,7 @@
 //!
 //! Knows JSON and spans; knows nothing of which model exists or who may use it.
 
+mod reach;
 mod rewrite;
 
 use std::ops::Range;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 
 use crate::json::{self, Member};
 
+pub use reach::{Reach, Unbounded, reach};
 pub use rewrite::{Layout, Rewrite};
 
 /// What one pass over a request body finds. Spans are byte offsets into that body.

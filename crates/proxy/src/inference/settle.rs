@@ -144,7 +144,8 @@ impl Tab {
 
     /// The upstream that holds its session's cache, where that is not the one that comes first anyway.
     pub(super) fn find_home(&mut self, model: &str) -> Option<Arc<Upstream>> {
-        let session = self.origin.session_id.as_deref()?;
+        // Counting writes no cache, and may be done where nothing else is.
+        let session = self.origin.session_id.as_deref().filter(|_| self.endpoint == Endpoint::Messages)?;
         let upstreams = &self.inference.upstreams;
         let key = upstreams.cache_key(&self.facts.principal.sub, session, model);
         self.cache = Some(key);
@@ -361,21 +362,25 @@ impl Tab {
     fn audit_block(&self, refusal: &Refusal) {
         let sub = &self.facts.principal.sub;
         let (cause, standing) = match refusal {
-            Refusal::Over(standing) => ("over_limit", Some(standing)),
+            Refusal::Over(standing) | Refusal::TooDear { standing, .. } => ("over_limit", Some(standing)),
             Refusal::InFlight { .. } => ("in_flight", None),
+            Refusal::Unbounded(_) => ("unbounded", None),
             Refusal::Unavailable => ("store_error", None),
         };
+        let pool = standing.filter(|standing| standing.cap.shared).map(|standing| [standing.cap.source.id()]);
         let cents = standing.map(|standing| standing.cap.cents.to_string());
         self.emit(&Event::SpendBlocked {
             sub,
             cause,
             cap_cents: cents.as_deref(),
             source: standing.map(|standing| match standing.cap.source {
+                _ if standing.cap.shared => "group_pool",
                 Scope::User(_) => "user",
                 Scope::Group(_) => "rbac_group",
                 Scope::Organization => "organization",
             }),
             period: standing.map(|standing| standing.cap.period.as_str()),
+            groups: pool.as_ref().map(|pool| &pool[..]),
         });
     }
 

@@ -25,6 +25,7 @@ mod admin;
 mod authorization;
 mod browser;
 mod clouds;
+mod explain;
 mod failover;
 mod fidelity;
 mod identity_provider;

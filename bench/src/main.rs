@@ -1,5 +1,5 @@
 //! bench: what a request costs, measured beside its peers in the same run.
-//! Knows the gateways only by their command line, configuration file and HTTP surface; links none of their code.
+//! Knows the gateways only by their command line, configuration file and HTTP surface; links none of their code, but for `poll`.
 #![expect(
     clippy::float_arithmetic,
     clippy::print_stdout,
@@ -29,6 +29,7 @@ mod process;
 
 mod blackhole;
 mod overshoot;
+mod poll;
 mod report;
 mod run;
 
@@ -56,6 +57,8 @@ enum Command {
     Run(run::Options),
     /// Send 50 requests at once against a cap of two cents and count what gets through.
     Overshoot(overshoot::Options),
+    /// Measure the CPU time of a client's poll for changed settings, in this process.
+    Poll(poll::Options),
     /// Let the first of three upstreams stop answering, and print the time to first byte second by second.
     Blackhole(blackhole::Options),
 }
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::Load(options) => load::drive(&options),
         Command::Run(options) => run::measure_all(&options),
         Command::Overshoot(options) => overshoot::measure_all(&options),
+        Command::Poll(options) => poll::measure_all(&options),
         Command::Blackhole(options) => blackhole::measure_all(&options),
     };
     match outcome {

@@ -95,6 +95,22 @@ impl Store {
         Ok(Self { inner })
     }
 
+    /// Connects to a database that a gateway has set up, to look at it: no second attempt, no file is made, and nothing is
+    /// migrated.
+    ///
+    /// # Errors
+    /// When the database cannot be reached or opened, or is held by another process.
+    pub async fn attach(config: &Config) -> Result<Self, StoreError> {
+        let inner = match config {
+            Config::Postgres(config) => Inner::Postgres(postgres::Postgres::attach(config)?),
+            Config::Sqlite { path } if !path.exists() => {
+                return Err(StoreError::unreachable(format!("{} does not exist yet", path.display())));
+            }
+            Config::Sqlite { path } => Inner::Sqlite(sqlite::Sqlite::attach(path).await?),
+        };
+        Ok(Self { inner })
+    }
+
     /// Runs one statement by itself and returns how many rows it touched.
     ///
     /// # Errors

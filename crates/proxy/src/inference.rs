@@ -179,7 +179,11 @@ impl Failure {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Body(_) | Self::BodyCut | Self::Denied(_) | Self::Unserved(_) => StatusCode::BAD_REQUEST,
+            Self::Body(_)
+            | Self::BodyCut
+            | Self::Denied(_)
+            | Self::Unserved(_)
+            | Self::Blocked { refusal: Refusal::Unbounded(_), .. } => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Blocked { .. } | Self::Full(Full::Person) => StatusCode::TOO_MANY_REQUESTS,
             Self::Overloaded { .. } | Self::Stopping | Self::Full(Full::Gateway) => {

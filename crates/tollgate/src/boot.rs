@@ -1,5 +1,7 @@
 //! Boot: a configuration becomes rooms, rooms become routes, routes are served. The only place that knows everyone.
 
+mod explain;
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::catalog::Catalog;
 
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, Remark};
 use crate::http::admin::{self, Admins};
 use crate::http::caller::Wall;
 use crate::http::documents::{self, Landing};
@@ -33,6 +35,8 @@ use crate::http::inference::models::Reach;
 use crate::http::layers::Edge;
 use crate::http::{self, Router, Surfaces, managed, oauth};
 use crate::serve::{self, Server};
+
+pub use explain::{Explained, Who, explain};
 
 /// How often expired rows of the sign-in are removed.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -111,14 +115,21 @@ pub async fn start_at(
 ///
 /// # Errors
 /// What would keep it from serving.
-pub fn check(loaded: Loaded) -> anyhow::Result<Vec<String>> {
-    let Loaded { config, warnings, .. } = loaded;
+pub fn check(loaded: Loaded) -> anyhow::Result<Vec<Remark>> {
+    let Loaded { config, mut warnings, lines, .. } = loaded;
     let catalog = Arc::new(Catalog::new(config.models, config.auto_include_builtin_models)?);
     let egress = Egress::new(&config.connect).map_err(|error| anyhow!(error))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     Upstreams::new(config.upstreams, &catalog, &egress, &clock).map_err(|error| anyhow!("{error}"))?;
     let (_, of_policies) = Policies::compile(config.policy, catalog);
-    Ok(warnings.iter().map(ToString::to_string).chain(of_policies.iter().map(ToString::to_string)).collect())
+    let located = |warning: control::policy::Warning| Remark {
+        line: lines.find(&warning.path),
+        path: warning.path,
+        message: warning.message,
+    };
+    warnings.extend(of_policies.into_iter().map(located));
+    warnings.sort_by_key(|warning| warning.line);
+    Ok(warnings)
 }
 
 /// Proves the books of the ledger: counters equal what their rows add up to.

@@ -1,5 +1,8 @@
 //! The command line.
 
+mod check;
+mod explain;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,7 +40,21 @@ enum Command {
     ///
     /// Nothing is connected to: neither the database nor the identity provider. Exit status 1 when there is a problem,
     /// 0 otherwise, warnings or not.
-    Check(ConfigFile),
+    #[command(after_help = "Examples:\n  tollgate check --config gateway.yaml\n  \
+        tollgate check --config gateway.yaml --json | jq -e '.warnings == []'")]
+    Check(check::Options),
+    /// Say what one person receives and may use under a configuration, and why.
+    ///
+    /// Prints which policy matches, the merged settings with the origin of each key, what Claude Desktop is told, and the
+    /// models. With --sub the database is asked, without changing it, for the caps in force. Exit status 1 when the file is
+    /// wrong, 0 otherwise.
+    #[command(
+        after_help = "Origins: `base` is the policy that matches everyone, `policy` the person's own, `base+policy` a \
+        list that both add to, `gateway` what the gateway adds by itself.\n\nExamples:\n  \
+        tollgate explain --config gateway.yaml --user ann@example.com --groups eng,ops\n  \
+        tollgate explain --config gateway.yaml --user ann@example.com --sub 00u1a2b3 --json"
+    )]
+    Explain(explain::Options),
     /// Show a whole gateway on this machine alone: no account, no network, no configuration.
     ///
     /// Starts the real gateway with policies and caps, an identity provider with three invented people, and a model with a
@@ -95,7 +112,8 @@ pub fn run() -> ExitCode {
     let command = Cli::parse().command;
     let outcome = match command {
         Command::Serve(file) => serve(&file),
-        Command::Check(file) => check(&file),
+        Command::Check(options) => check::run(&options),
+        Command::Explain(options) => explain::run(options),
         Command::Demo(options) => show(options),
         Command::Ledger { what: LedgerCommand::Verify { file, json } } => verify_ledger(&file, json),
         Command::Schema { what } => {
@@ -152,20 +170,6 @@ fn show(options: demo::Options) -> anyhow::Result<ExitCode> {
     observe::init(LogLevel::Warn);
     let runtime = tokio::runtime::Runtime::new().context("the runtime cannot be started")?;
     runtime.block_on(Box::pin(demo::run(options)))
-}
-
-fn check(file: &ConfigFile) -> anyhow::Result<ExitCode> {
-    let loaded = match load(file) {
-        Ok(loaded) => loaded,
-        Err(status) => return Ok(status),
-    };
-    let path = loaded.path.display().to_string();
-    let warnings = boot::check(loaded)?;
-    for warning in &warnings {
-        say(&format!("warning: {warning}"));
-    }
-    say(&format!("{path}: no problems, {} warning(s)", warnings.len()));
-    Ok(ExitCode::SUCCESS)
 }
 
 fn verify_ledger(file: &ConfigFile, json: bool) -> anyhow::Result<ExitCode> {

@@ -2,9 +2,13 @@
 //!
 //! Knows JSON and spans; knows nothing of which model exists or who may use it.
 
+mod reach;
+
 use std::ops::Range;
 
 use bytes::Bytes;
+
+pub use reach::{Reach, Unbounded, reach};
 
 use crate::json::{self, Member};
 

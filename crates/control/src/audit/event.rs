@@ -209,6 +209,9 @@ pub enum Event<'a> {
         policy_index: Option<usize>,
         /// The document's checksum.
         checksum: &'a str,
+        /// The client had it already.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        unchanged: bool,
     },
     /// A bootstrap document of Claude Desktop was served.
     #[serde(rename = "desktop_bootstrap.serve")]
@@ -265,17 +268,20 @@ pub enum Event<'a> {
     SpendBlocked {
         /// The subject.
         sub: &'a str,
-        /// `over_limit`, `in_flight` or `store_error`.
+        /// `over_limit`, `in_flight`, `unbounded` or `store_error`.
         cause: &'a str,
         /// The cap in cents.
         #[serde(skip_serializing_if = "Option::is_none")]
         cap_cents: Option<&'a str>,
-        /// `user`, `rbac_group`, `organization`.
+        /// `user`, `rbac_group`, `organization`, `group_pool`.
         #[serde(skip_serializing_if = "Option::is_none")]
         source: Option<&'a str>,
         /// `daily`, `weekly`, `monthly`.
         #[serde(skip_serializing_if = "Option::is_none")]
         period: Option<&'a str>,
+        /// The group whose shared budget it is.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        groups: Option<&'a [&'a str]>,
     },
     /// An inference request ended.
     #[serde(rename = "inference")]

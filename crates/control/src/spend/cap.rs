@@ -58,6 +58,8 @@ pub struct InForce {
     pub cents: i64,
     /// Where it comes from.
     pub source: Scope,
+    /// It is a pool: the group's members spend it together.
+    pub shared: bool,
     /// Its id.
     pub id: String,
 }
@@ -237,11 +239,11 @@ impl Caps {
         Period::ALL.into_iter().filter_map(|period| copy.in_force(principal, period, self.group_mode)).collect()
     }
 
-    /// Whether any cap is in force for a principal.
+    /// Whether any cap or pool is in force for a principal.
     pub(super) fn limit(&self, principal: &Principal) -> bool {
         let copy = self.copy.load();
         let limits = |period| copy.deciding(principal, period, self.group_mode).is_some_and(|cap| cap.cents.is_some());
-        Period::ALL.into_iter().any(limits)
+        Period::ALL.into_iter().any(limits) || copy.has_pool(principal)
     }
 
     /// Which state of the table is known.
@@ -410,10 +412,15 @@ impl Caps {
 }
 
 impl Copy {
+    fn has_pool(&self, principal: &Principal) -> bool {
+        let monthly = |group: &String| self.groups.get(group)?[Period::Monthly as usize].as_ref();
+        principal.groups.iter().filter_map(monthly).any(|cap| cap.pool.is_some_and(|pool| !pool.paused))
+    }
+
     fn in_force(&self, principal: &Principal, period: Period, mode: GroupMode) -> Option<InForce> {
         let cap = self.deciding(principal, period, mode)?;
         let cents = cap.cents?;
-        Some(InForce { period, cents, source: cap.scope.clone(), id: cap.id.clone() })
+        Some(InForce { period, cents, source: cap.scope.clone(), shared: false, id: cap.id.clone() })
     }
 
     fn deciding(&self, principal: &Principal, period: Period, mode: GroupMode) -> Option<Arc<Cap>> {

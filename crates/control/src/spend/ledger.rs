@@ -6,11 +6,15 @@
 
 pub(in crate::spend) mod account;
 pub(in crate::spend) mod batch;
+mod figures;
 pub(in crate::spend) mod lease;
 mod local;
+mod reservation;
 mod work;
 mod writer;
 
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,28 +22,29 @@ use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
-use wire::usage::Usage;
+use wire::catalog::Model;
+use wire::messages::Unbounded;
 
 pub use self::account::Standing;
+pub use self::figures::{Blocked, Figures};
+pub use self::reservation::{Reservation, Settlement};
 pub use self::writer::Writer;
 
-use self::account::Snapshot;
-use self::batch::{Ask, Entry, Outcome, Record, Settle, Verdict};
+use self::batch::{Ask, Entry, Granted, Record, Verdict};
+use self::figures::Board;
 use self::local::{Accounts, Wanted};
 use super::estimate::Estimates;
 use super::period::Keys;
-use super::{Caps, Config, Money, Prices, Quote, table};
+use super::{Caps, Config, Money, Overshoot, Period, PoolInForce, Prices, Quote, Size, table};
 use crate::clock::Clock;
 use crate::identity::Principal;
 use crate::policy::permit::Permit;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// A snapshot that says "over" is asked again when it is older than this.
 const FRESH: Duration = Duration::from_secs(1);
 /// When to come back after a request did not fit beside others.
 const COME_BACK: Duration = Duration::from_secs(1);
-/// Bytes of body to a token of prompt, where nobody said how many tokens there were.
-const BYTES_PER_TOKEN: u64 = 4;
 
 /// Reserves and settles; cheap to clone.
 #[derive(Debug, Clone)]
@@ -53,11 +58,13 @@ struct Shared {
     clock: Arc<dyn Clock>,
     caps: Caps,
     prices: Prices,
+    overshoot: Overshoot,
     fail_closed: bool,
     wait: Duration,
     entries: mpsc::UnboundedSender<Entry>,
     estimates: Mutex<Estimates>,
     accounts: Accounts,
+    board: Board,
     keys: ArcSwapOption<Keys>,
 }
 
@@ -68,10 +75,8 @@ pub struct Admission {
     pub id: Uuid,
     /// Who pays.
     pub principal: Arc<Principal>,
-    /// Length of the body in bytes: no more input tokens than this.
-    pub body_bytes: u64,
-    /// `max_tokens`: no more output tokens than this.
-    pub max_tokens: Option<u64>,
+    /// What it says of its size.
+    pub size: Size,
     /// What it costs on each of the upstreams that may serve it; see [`Ledger::quote`].
     pub quotes: Vec<Quote>,
     /// What its usage row says of where it comes from.
@@ -91,38 +96,6 @@ pub struct Origin {
     pub parent_agent_id: Option<String>,
     /// The group of the principal that the request is billed to, where its tags name one.
     pub billing_group: Option<String>,
-}
-
-/// Money set aside for one request. Ended by [`Reservation::settle`] or [`Reservation::release`]; one that is dropped
-/// without is settled at its estimate.
-#[must_use = "settle or release it"]
-#[derive(Debug)]
-pub struct Reservation {
-    shared: Arc<Shared>,
-    record: Arc<Record>,
-    quotes: Vec<Quote>,
-    amount: Money,
-    standing: Option<Arc<Standing>>,
-    ended: bool,
-}
-
-/// What became of a request.
-#[derive(Debug, Clone)]
-pub struct Settlement {
-    /// The upstream that answered.
-    pub upstream: String,
-    /// The model's id there.
-    pub model_sent: Option<String>,
-    /// What was used.
-    pub usage: Usage,
-    /// The usage rests on an estimate, not on the upstream's final word.
-    pub estimated: bool,
-    /// The status sent to the client.
-    pub status: u16,
-    /// Milliseconds from arrival to end.
-    pub ms: u64,
-    /// Milliseconds to the first byte of the body.
-    pub ttfb_ms: Option<u64>,
 }
 
 /// How a request is admitted.
@@ -146,7 +119,16 @@ pub enum Refusal {
         /// When to try again.
         retry_after: Duration,
     },
-    /// The ledger cannot be read and `fail_closed_on_error` is on.
+    /// It may cost more than is left under a cap at all.
+    TooDear {
+        /// Where the principal stands against it.
+        standing: Box<Standing>,
+        /// What the request costs at the most.
+        bound: Money,
+    },
+    /// What it costs has no bound, and no cap may be passed.
+    Unbounded(Unbounded),
+    /// The ledger cannot be read and `fail_closed_on_error` is on, or what was spent meanwhile fills the memory kept for it.
     Unavailable,
 }
 
@@ -161,14 +143,28 @@ impl Ledger {
             clock,
             caps,
             prices,
-            fail_closed: config.fail_closed,
+            overshoot: config.overshoot,
+            fail_closed: config.fail_closed || config.overshoot == Overshoot::None,
             wait: config.wait,
             entries,
             estimates: Mutex::default(),
             accounts: Accounts::default(),
+            board: Board::default(),
             keys: ArcSwapOption::empty(),
         });
         (Self { shared: Arc::clone(&shared) }, Writer::new(shared, inbox))
+    }
+
+    /// Whether no cap may be passed: then [`Size::reach`] is needed.
+    #[must_use]
+    pub fn is_strict(&self) -> bool {
+        self.shared.overshoot == Overshoot::None
+    }
+
+    /// What the ledger has to say about itself.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        self.shared.board.figures(self.shared.instant())
     }
 
     /// Whether the principal is known to be over a cap, asked before the body is read. Answers from a snapshot when that
@@ -177,19 +173,17 @@ impl Ledger {
     /// # Errors
     /// [`Refusal::Over`] or [`Refusal::Unavailable`].
     pub async fn check(&self, principal: &Principal) -> Result<(), Refusal> {
-        let (now, instant) = (self.shared.clock.now(), self.shared.instant());
-        let (keys, revision) = (self.shared.keys(now), self.shared.caps.revision());
-        if self.shared.accounts.is_leased(principal, &keys, revision, instant) {
+        let shared = &self.shared;
+        let (now, instant) = (shared.clock.now(), shared.instant());
+        let (keys, revision) = (shared.keys(now), shared.caps.revision());
+        if !shared.caps.limit(principal) || shared.accounts.is_leased(principal, &keys, revision, instant) {
             return Ok(());
         }
-        let in_force = self.shared.caps.in_force(principal);
-        if in_force.is_empty() {
-            return Ok(());
-        }
-        let Some(snapshot) = self.shared.accounts.snapshot(principal) else { return Ok(()) };
-        match snapshot.over(&in_force, now) {
+        match shared.known_over(principal, &keys) {
             None => Ok(()),
-            Some(standing) if self.shared.is_fresh(&snapshot) => Err(Refusal::Over(Box::new(standing))),
+            Some((standing, read_at)) if instant.saturating_duration_since(read_at) <= FRESH => {
+                shared.counted(Err(Refusal::Over(Box::new(standing))))
+            }
             Some(_) => self.check_now(principal).await,
         }
     }
@@ -200,21 +194,18 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::check`].
     pub async fn check_now(&self, principal: &Principal) -> Result<(), Refusal> {
-        let in_force = self.shared.caps.in_force(principal);
-        if in_force.is_empty() {
+        let shared = &self.shared;
+        if !shared.caps.limit(principal) {
             return Ok(());
         }
-        let now = self.shared.clock.now();
-        let (account, keys) = (self.shared.accounts.name(principal, self.shared.instant()), self.shared.keys(now));
-        let read = table::read_account(&self.shared.store, &account, &keys, self.shared.clock.instant()).await;
-        match read {
-            Ok(snapshot) => {
-                let over = snapshot.over(&in_force, now);
-                self.shared.accounts.remember(principal, snapshot);
-                over.map_or(Ok(()), |standing| Err(Refusal::Over(Box::new(standing))))
+        let keys = shared.keys(shared.clock.now());
+        let verdict = match shared.read(principal, &keys).await {
+            Ok(()) => {
+                shared.known_over(principal, &keys).map_or(Ok(()), |(over, _)| Err(Refusal::Over(Box::new(over))))
             }
-            Err(error) => self.shared.without_database(&error),
-        }
+            Err(unreachable) => unreachable,
+        };
+        shared.counted(verdict)
     }
 
     /// What the permitted request costs on `upstream`, which is asked for the model as `sent`. `asked` is the client's word
@@ -229,50 +220,57 @@ impl Ledger {
     /// # Errors
     /// When a cap stands in the way.
     pub async fn reserve(&self, permit: &Permit, admission: Admission) -> Result<Reservation, Refusal> {
-        let model = permit.model();
-        let bounds = admission.quotes.iter().map(|quote| quote.bound(admission.body_bytes, admission.max_tokens));
-        let bound = bounds.max().unwrap_or(Money::ZERO);
-        let amount = self.shared.estimates().expected(&model.id, admission.body_bytes, bound);
-        let now = self.shared.clock.now();
-        let keys = self.shared.keys(now);
-        let (account, way) = self.shared.way(&admission.principal, &keys, amount);
+        let reserved = self.try_reserve(permit, admission).await;
+        self.shared.counted(reserved)
+    }
+
+    async fn try_reserve(&self, permit: &Permit, admission: Admission) -> Result<Reservation, Refusal> {
+        let shared = &self.shared;
+        if shared.board.full.load(Ordering::Relaxed) {
+            return Err(Refusal::Unavailable);
+        }
+        let amount = shared.amount(permit.model(), &admission)?;
+        let now = shared.clock.now();
+        let keys = shared.keys(now);
+        let (account, way) = shared.way(&admission.principal, &keys, amount);
         let record = Arc::new(Record {
             id: admission.id,
             account,
             principal: admission.principal,
-            model: Arc::clone(model),
+            model: Arc::clone(permit.model()),
             origin: admission.origin,
-            body_bytes: admission.body_bytes,
+            body_bytes: admission.size.body_bytes,
             started_at: now,
             keys,
         });
-        let standing = match way {
-            Way::Ask => self.ask(&record, amount).await?.map(Arc::new),
+        let (standing, leased) = match way {
+            Way::Ask => {
+                let granted = self.ask(&record, amount).await?;
+                return Ok(Reservation::granted(Arc::clone(shared), record, admission.quotes, amount, granted));
+            }
             // Nothing to decide: recorded behind, for whoever sets a cap meanwhile and for a crash.
-            Way::Free => {
-                self.shared.enter(Entry::Admit { record: Arc::clone(&record), amount, leased: false });
-                None
-            }
-            Way::Leased(standing) => {
-                self.shared.enter(Entry::Admit { record: Arc::clone(&record), amount, leased: true });
-                standing
-            }
+            Way::Free => (None, false),
+            Way::Leased(standing) => (standing, true),
         };
-        let (shared, quotes) = (Arc::clone(&self.shared), admission.quotes);
-        Ok(Reservation { shared, record, quotes, amount, standing, ended: false })
+        shared.enter(Entry::Admit { record: Arc::clone(&record), amount, leased });
+        Ok(Reservation::new(Arc::clone(shared), record, admission.quotes, amount, standing))
     }
 
-    async fn ask(&self, record: &Arc<Record>, amount: Money) -> Result<Option<Standing>, Refusal> {
+    async fn ask(&self, record: &Arc<Record>, amount: Money) -> Result<Granted, Refusal> {
+        let shared = &self.shared;
+        if shared.board.down.load(Ordering::Relaxed) {
+            return shared.ungranted(record);
+        }
         let (reply, verdict) = oneshot::channel();
-        let deadline = self.shared.clock.instant() + self.shared.wait;
-        self.shared.enter(Entry::Ask(Ask { record: Arc::clone(record), amount, deadline, reply }));
+        let deadline = shared.instant() + shared.wait;
+        shared.enter(Entry::Ask(Ask { record: Arc::clone(record), amount, deadline, reply }));
         match verdict.await {
             Ok(Verdict::Granted(grant)) => Ok(grant.take()),
             Ok(Verdict::Over(standing)) => Err(Refusal::Over(standing)),
+            Ok(Verdict::TooDear(standing)) => Err(Refusal::TooDear { standing, bound: amount }),
             Ok(Verdict::InFlight) => Err(Refusal::InFlight { retry_after: COME_BACK }),
             // A writer that has ended can record nothing either.
-            Ok(Verdict::Unavailable) | Err(_) if self.shared.fail_closed => Err(Refusal::Unavailable),
-            Ok(Verdict::Unavailable) | Err(_) => Ok(None),
+            Ok(Verdict::Unavailable) | Err(_) => shared.ungranted(record),
         }
     }
 
@@ -299,86 +297,6 @@ impl Ledger {
     }
 }
 
-impl Reservation {
-    /// Where the principal stood against its fullest cap before this request; `None` without caps.
-    #[must_use]
-    pub fn standing(&self) -> Option<&Standing> {
-        self.standing.as_deref()
-    }
-
-    /// The meter has seen this much: when it costs more than was set aside, more is set aside.
-    pub fn grow(&mut self, upstream: &str, seen: &Usage) {
-        let charge = self.charge(upstream, seen);
-        if charge <= self.amount {
-            return;
-        }
-        // A quarter more than was seen, so that a long answer grows it now and then and not with every frame.
-        let target = charge.plus(Money::from_nano(charge.nano() / 4));
-        let by = target.minus(self.amount);
-        self.amount = target;
-        self.shared.enter(Entry::Grow { id: self.record.id, by });
-    }
-
-    /// What `usage` costs on `upstream`.
-    #[must_use]
-    pub fn charge(&self, upstream: &str, usage: &Usage) -> Money {
-        self.quote(upstream).map_or(Money::ZERO, |quote| quote.charge(usage))
-    }
-
-    /// What that upstream quoted. Only those that did are asked.
-    fn quote(&self, upstream: &str) -> Option<&Quote> {
-        self.quotes.iter().find(|quote| quote.upstream() == upstream)
-    }
-
-    /// The usage to assume when a request was sent and no word of its tokens ever came (R18): its prompt, by size.
-    #[must_use]
-    pub fn expected(&self) -> Usage {
-        Usage { input_tokens: self.record.body_bytes.div_ceil(BYTES_PER_TOKEN), ..Usage::default() }
-    }
-
-    /// Swaps the reservation for the real charge and returns it. Takes effect exactly once, also when the process dies
-    /// right after (then at the estimate).
-    pub fn settle(mut self, settlement: Settlement) -> Money {
-        let (record, usage) = (&self.record, &settlement.usage);
-        let charge = self.charge(&settlement.upstream, usage);
-        if let Some(quote) = self.quote(&settlement.upstream).filter(|_| !settlement.estimated) {
-            let (prompt, answer) = quote.charge_parts(usage);
-            self.shared.estimates().learn(&record.model.id, record.body_bytes, prompt, answer);
-        }
-        let outcome = Outcome {
-            upstream: Some(settlement.upstream),
-            model_sent: settlement.model_sent,
-            status: Some(settlement.status),
-            usage: settlement.usage,
-            charge,
-            estimated: settlement.estimated,
-            ms: Some(settlement.ms),
-            ttfb_ms: settlement.ttfb_ms,
-        };
-        self.end(outcome);
-        charge
-    }
-
-    /// Ends it without a charge: nothing was used.
-    pub fn release(mut self, status: u16, ms: u64) {
-        self.end(Outcome { status: Some(status), ms: Some(ms), ..Outcome::default() });
-    }
-
-    fn end(&mut self, outcome: Outcome) {
-        self.ended = true;
-        self.shared.enter(Entry::Settle(Settle { record: Arc::clone(&self.record), outcome }));
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if !self.ended {
-            // Forgotten by its owner (a panic): what it may have cost is charged rather than given away.
-            self.end(Outcome { charge: self.amount, estimated: true, ..Outcome::default() });
-        }
-    }
-}
-
 impl Shared {
     fn enter(&self, entry: Entry) {
         // Fails only once the writer has ended, after everything was settled.
@@ -402,8 +320,65 @@ impl Shared {
         }
     }
 
-    fn is_fresh(&self, snapshot: &Snapshot) -> bool {
-        self.clock.instant().saturating_duration_since(snapshot.read_at) <= FRESH
+    /// What is set aside for a request: the most it can cost when no cap may be passed, else what it is expected to cost.
+    fn amount(&self, model: &Model, admission: &Admission) -> Result<Money, Refusal> {
+        let size = &admission.size;
+        if self.overshoot == Overshoot::None && self.caps.limit(&admission.principal) {
+            let most = size.most(model).map_err(Refusal::Unbounded)?;
+            return Ok(most.on_the_dearest(&admission.quotes));
+        }
+        let bound = size.most_of_text().on_the_dearest(&admission.quotes);
+        Ok(self.estimates().expected(&model.id, size.body_bytes, bound))
+    }
+
+    /// The exhausted cap or pool that resets last, as far as is known here, and when that was read.
+    fn known_over(&self, principal: &Principal, keys: &Arc<Keys>) -> Option<(Standing, Instant)> {
+        let now = self.clock.now();
+        let snapshot = self.accounts.snapshot(principal);
+        let own = snapshot.and_then(|known| Some((known.over(&self.caps.in_force(principal), now)?, known.read_at)));
+        let pools = self.caps.pools(principal);
+        let spent = |pool: &PoolInForce| {
+            let known = self.accounts.pool(&pool.account, keys.key(Period::Monthly));
+            known.filter(|(settled, _)| *settled >= pool.limit())
+        };
+        let first = pools.iter().map(spent).collect::<Option<Vec<_>>>().and_then(|all| all.first().copied());
+        let pooled = pools.first().zip(first);
+        let pooled = pooled.map(|(pool, (settled, read_at))| (Standing::of_pool(pool, settled, now), read_at));
+        own.into_iter().chain(pooled).max_by_key(|(standing, _)| standing.resets_at)
+    }
+
+    /// Reads how a principal and its pools stand; without the database gives what the request is to be told.
+    async fn read(&self, principal: &Principal, keys: &Arc<Keys>) -> Result<(), Result<(), Refusal>> {
+        if self.board.down.load(Ordering::Relaxed) {
+            return Err(self.without_database());
+        }
+        let read_at = self.instant();
+        let account = self.accounts.name(principal, read_at);
+        let pools: Vec<_> = self.caps.pools(principal).into_iter().map(|pool| pool.account).collect();
+        let read = async {
+            let own = table::read_account(&self.store, &account, keys, read_at).await?;
+            let spent =
+                if pools.is_empty() { HashMap::new() } else { table::settled(&self.store, &pools, keys).await? };
+            Ok::<_, StoreError>((own, spent))
+        };
+        let (own, mut spent) = read.await.map_err(|error| {
+            tracing::warn!("spend check: {error}");
+            if error.is_outage() {
+                self.enter(Entry::Lost);
+            }
+            self.without_database()
+        })?;
+        self.accounts.remember(principal, own);
+        for account in pools {
+            let key = (Arc::clone(keys.key(Period::Monthly)), account);
+            let settled = spent.remove(&key).unwrap_or_default();
+            self.accounts.remember_pool(key.1, key.0, settled, read_at);
+        }
+        Ok(())
+    }
+
+    fn counted<T>(&self, verdict: Result<T, Refusal>) -> Result<T, Refusal> {
+        verdict.inspect_err(|refusal| self.board.count(refusal))
     }
 
     /// The names of the current periods, formatted once a day.
@@ -416,9 +391,15 @@ impl Shared {
         keys
     }
 
-    fn without_database(&self, error: &crate::store::StoreError) -> Result<(), Refusal> {
-        tracing::warn!("spend check: {error}");
+    fn without_database(&self) -> Result<(), Refusal> {
         if self.fail_closed { Err(Refusal::Unavailable) } else { Ok(()) }
+    }
+
+    /// For a request that nobody could decide about. When it goes ahead, its charge is counted when the database is back.
+    fn ungranted(&self, record: &Record) -> Result<Granted, Refusal> {
+        self.without_database()?;
+        let pool = self.caps.pools(&record.principal).into_iter().next().map(|pool| pool.account);
+        Ok(Granted { standing: None, pool })
     }
 
     fn instant(&self) -> Instant {

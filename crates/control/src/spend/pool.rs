@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::cap::Scope;
+use super::cap::{InForce, Scope};
 use super::{Cap, Money, Period};
 
 /// A pool as stored beside its cap.
@@ -83,6 +83,18 @@ impl PoolInForce {
         let (Scope::Group(group), Some(pool)) = (&cap.scope, cap.pool) else { return None };
         let found = || Self { group: group.clone(), account: account_of(group), cents: pool.cents, id: cap.id.clone() };
         (!pool.paused).then(found)
+    }
+
+    /// The pool as a cap, for whoever is told of it.
+    #[must_use]
+    pub fn as_cap(&self) -> InForce {
+        InForce {
+            period: Period::Monthly,
+            cents: self.cents,
+            source: Scope::Group(self.group.clone()),
+            shared: true,
+            id: self.id.clone(),
+        }
     }
 
     /// The pool as an amount; one beyond the ledger's range is the range's end.

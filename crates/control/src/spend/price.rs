@@ -89,11 +89,6 @@ const NANO: i64 = 1_000_000_000;
 const PER: i128 = 1_000_000;
 /// No request has more tokens of a class: what an upstream claims beyond is cut, so that no sum can overflow.
 const MOST_TOKENS: u64 = 1_000_000_000;
-/// Tokens that the API adds to a prompt by itself (its tool-use instructions), generously.
-const API_PROMPT: u64 = 2_000;
-/// Output assumed of a request that does not say `max_tokens`; the API refuses such a request.
-const UNSTATED_OUTPUT: u64 = 32_000;
-
 /// Finds the price of a request; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Prices {
@@ -184,14 +179,13 @@ impl Quote {
         (self.round_up(input), self.round_up(output))
     }
 
-    /// No request of this size costs more: every body byte a token of the dearest class, and `max_tokens` of output.
-    #[must_use]
-    pub fn bound(&self, body_bytes: u64, max_tokens: Option<u64>) -> Money {
-        let prompt = body_bytes.saturating_add(API_PROMPT);
+    /// No request with a prompt and an answer of so many tokens and so many web searches costs more: every token of the
+    /// dearest class and speed.
+    pub(super) fn bound(&self, prompt: u64, answer: u64, searches: u64) -> Money {
         let Rates { input, output, cache_read, cache_write_5m, cache_write_1h } = *self.rates(prompt);
         let dearest = input.max(cache_read).max(cache_write_5m).max(cache_write_1h);
-        let answer = cost(max_tokens.unwrap_or(UNSTATED_OUTPUT), output);
-        self.round_up((cost(prompt, dearest) + answer) * i128::from(self.fast))
+        let tokens = (cost(prompt, dearest) + cost(answer, output)) * i128::from(self.fast);
+        self.round_up(tokens + cost(searches, self.web_search) * PER)
     }
 
     /// Nano-dollars times a million, before the multiplier: of the prompt and of the answer.

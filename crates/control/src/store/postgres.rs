@@ -47,6 +47,15 @@ pub(super) struct PostgresTx {
 
 impl Postgres {
     pub(super) async fn open(settings: &PostgresConfig) -> Result<Self, StoreError> {
+        let postgres = Self::attach(settings)?;
+        let Server { config, tls } = &*postgres.server;
+        let mut migrator = reach(config, tls, settings.connect_timeout).await?;
+        migrate::postgres(&mut migrator).await?;
+        Ok(postgres)
+    }
+
+    /// Connects when something is first asked.
+    pub(super) fn attach(settings: &PostgresConfig) -> Result<Self, StoreError> {
         let (url, tls) = Tls::from_url(settings.url.expose_secret())?;
         let mut config: Config = url.parse().map_err(|error| {
             StoreError::unreachable(format!("store.postgres_url cannot be understood: {}", cause(&error)))
@@ -58,9 +67,6 @@ impl Postgres {
             config.password(password.expose_secret());
         }
         config.ssl_mode(tls.mode()).connect_timeout(settings.connect_timeout).application_name("tollgate");
-        let budget = settings.connect_timeout;
-        let mut migrator = reach(&config, &tls, budget).await?;
-        migrate::postgres(&mut migrator).await?;
         let manager = match &tls {
             Tls::Off => Manager::from_config(config.clone(), NoTls, recycling()),
             Tls::On { connector, .. } => Manager::from_config(config.clone(), connector.clone(), recycling()),

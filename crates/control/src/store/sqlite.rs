@@ -54,6 +54,19 @@ enum InTx {
 
 impl Sqlite {
     pub(super) async fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::begin_with(path, |path| {
+            let mut connection = open(path)?;
+            migrate::sqlite(&mut connection)?;
+            Ok(connection)
+        })
+        .await
+    }
+
+    pub(super) async fn attach(path: &Path) -> Result<Self, StoreError> {
+        Self::begin_with(path, open).await
+    }
+
+    async fn begin_with(path: &Path, open: fn(&Path) -> Result<Connection, StoreError>) -> Result<Self, StoreError> {
         let (jobs, inbox) = channel();
         let (opened, ready) = oneshot::channel();
         let path = path.to_owned();
@@ -163,8 +176,7 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
         .mode(0o600)
         .open(path)
         .map_err(|error| StoreError::unreachable(format!("{shown}: {error}")))?;
-    let mut connection =
-        Connection::open(path).map_err(|error| StoreError::unreachable(format!("{shown}: {error}")))?;
+    let connection = Connection::open(path).map_err(|error| StoreError::unreachable(format!("{shown}: {error}")))?;
     let prepare = || -> rusqlite::Result<()> {
         connection.busy_timeout(Duration::from_millis(500))?;
         // Exclusive: two gateways on one file would each believe that they alone decide what fits under a cap.
@@ -184,7 +196,6 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
         _ => StoreError::unreachable(format!("{shown}: {error}")),
     })?;
     connection.set_prepared_statement_cache_capacity(128);
-    migrate::sqlite(&mut connection)?;
     Ok(connection)
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use control::policy::permit::Permit;
 use control::spend::ledger::Admission;
-use control::spend::{Ledger, Origin, Quote, Refusal};
+use control::spend::{Ledger, Origin, Quote, Refusal, Size};
 use http::{Request, request};
 use http_body::Body;
 use http_body_util::BodyExt;
 use uuid::Uuid;
-use wire::messages::{RequestHead, read_head, tag_named};
+use wire::messages::{RequestHead, reach, read_head, tag_named};
 
 use super::settle::Tab;
 use super::{Facts, Failure, Inference};
@@ -102,8 +102,11 @@ async fn reserve(tab: &mut Tab, inference: &Inference, ledger: &Ledger, admitted
     let admission = Admission {
         id: fresh_id(inference),
         principal: Arc::clone(&tab.facts().principal),
-        body_bytes: admitted.body.len() as u64,
-        max_tokens: admitted.fields.max_tokens,
+        size: Size {
+            body_bytes: admitted.body.len() as u64,
+            max_tokens: admitted.fields.max_tokens,
+            reach: ledger.is_strict().then(|| reach(&admitted.body)),
+        },
         quotes: quotes(ledger, admitted),
         origin: tab.origin().clone(),
     };
@@ -132,12 +135,12 @@ fn fresh_id(inference: &Inference) -> Uuid {
 
 fn blocked(inference: &Inference, refusal: Refusal) -> Failure {
     let retry_after = match &refusal {
-        Refusal::Over(standing) => {
+        Refusal::Over(standing) | Refusal::TooDear { standing, .. } => {
             let left = standing.resets_at.duration_since(inference.clock.now());
             Some(left.try_into().unwrap_or_default())
         }
         Refusal::InFlight { retry_after } => Some(*retry_after),
-        Refusal::Unavailable => None,
+        Refusal::Unbounded(_) | Refusal::Unavailable => None,
     };
     Failure::Blocked { refusal, retry_after }
 }

@@ -368,22 +368,26 @@ impl Tab {
     fn audit_block(&self, refusal: &Refusal) {
         let sub = &self.facts.principal.sub;
         let (cause, standing) = match refusal {
-            Refusal::Over(standing) => ("over_limit", Some(standing)),
+            Refusal::Over(standing) | Refusal::TooDear { standing, .. } => ("over_limit", Some(standing)),
             Refusal::InFlight { .. } => ("in_flight", None),
+            Refusal::Unbounded(_) => ("unbounded", None),
             Refusal::Unavailable => ("store_error", None),
         };
         self.inference.meters.was_blocked(cause);
+        let pool = standing.filter(|standing| standing.cap.shared).map(|standing| [standing.cap.source.id()]);
         let cents = standing.map(|standing| standing.cap.cents.to_string());
         self.emit(&Event::SpendBlocked {
             sub,
             cause,
             cap_cents: cents.as_deref(),
             source: standing.map(|standing| match standing.cap.source {
+                _ if standing.cap.shared => "group_pool",
                 Scope::User(_) => "user",
                 Scope::Group(_) => "rbac_group",
                 Scope::Organization => "organization",
             }),
             period: standing.map(|standing| standing.cap.period.as_str()),
+            groups: pool.as_ref().map(|pool| &pool[..]),
         });
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use control::identity::admin_key::{AdminKey, AdminKeys};
 use control::spend::price::PriceOverride;
-use control::spend::{self, GroupMode, Pricing, Retention};
+use control::spend::{self, GroupMode, Overshoot, Pricing, Retention};
 use proxy::upstream;
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
@@ -15,7 +15,7 @@ use wire::catalog::{Catalog, Rates};
 use super::models::check_upstream;
 use super::number;
 use super::read::{Field, Mapping, all};
-use super::reference::{Section, key, later};
+use super::reference::{Section, key};
 
 /// The `admin:` section, with `enforcement:`.
 #[derive(Debug, Clone)]
@@ -88,6 +88,14 @@ pub(super) const ENFORCEMENT: Section = Section {
     about: "How spend limits are enforced. Needs `admin`.",
     keys: &[
         key(
+            "overshoot",
+            "`bounded` or `none`",
+            "bounded",
+            "By how much a limit may be passed: by what one request costs, or not at all. With `none` as much as a request \
+             can cost is set aside for it, one whose cost has no bound is refused, and so is every request while spend cannot \
+             be checked ([Spend limits](spend.md)).",
+        ),
+        key(
             "fail_closed_on_error",
             "boolean",
             "false",
@@ -100,7 +108,7 @@ pub(super) const ENFORCEMENT: Section = Section {
             "How long a request that does not fit beside others in flight waits for them to settle.",
         ),
     ],
-    later: &[later("overshoot", "strict limits that are never passed")],
+    later: &[],
 };
 
 pub(super) const PRICING: Section = Section {
@@ -148,7 +156,7 @@ pub(super) fn read(
 ) -> Option<(Option<Admin>, Option<String>)> {
     let enforcement = match enforcement {
         Some(field) => read_enforcement(&field, admin.is_some()),
-        None => Some((false, Duration::from_secs(5))),
+        None => Some(spend::Config::default()),
     };
     let Some(field) = admin else { return enforcement.map(|_| (None, None)) };
     let admin = field.mapping(&SECTION)?;
@@ -160,8 +168,7 @@ pub(super) fn read(
     });
     let tag = admin.maybe("billing_group_tag", read_tag);
     let retention = read_retention(&admin);
-    let (fail_closed, wait) = enforcement?;
-    let spend = spend::Config { group_mode: group_mode?, blocked_message: blocked_message?, fail_closed, wait };
+    let spend = spend::Config { group_mode: group_mode?, blocked_message: blocked_message?, ..enforcement? };
     Some((Some(Admin { keys: keys?, groups: groups?, spend, retention: retention? }), tag?))
 }
 
@@ -230,17 +237,39 @@ fn read_tag(field: &Field<'_>) -> Option<String> {
     Some(tag.to_owned())
 }
 
-fn read_enforcement(field: &Field<'_>, has_admin: bool) -> Option<(bool, Duration)> {
+/// The part of [`spend::Config`] that is written here.
+fn read_enforcement(field: &Field<'_>, has_admin: bool) -> Option<spend::Config> {
     let enforcement = field.mapping(&ENFORCEMENT)?;
-    let fail_closed = enforcement.or("fail_closed_on_error", false, |field| {
-        let fail_closed = field.flag()?;
-        if fail_closed && !has_admin {
+    let needs_admin = |field: &Field<'_>| {
+        if !has_admin {
             field.refuse("needs the admin section, without which no spend is checked; add admin, or leave it out");
+        }
+    };
+    let overshoot = enforcement.or("overshoot", Overshoot::Bounded, |field| {
+        let overshoot = field.one_of(&[("bounded", Overshoot::Bounded), ("none", Overshoot::None)])?;
+        if overshoot == Overshoot::None {
+            needs_admin(field);
+        }
+        Some(overshoot)
+    });
+    let fail_closed = enforcement.or("fail_closed_on_error", overshoot == Some(Overshoot::None), |field| {
+        let fail_closed = field.flag()?;
+        if fail_closed {
+            needs_admin(field);
+        } else if overshoot == Some(Overshoot::None) {
+            field.refuse(
+                "must be true, or left out, with overshoot: none, which cannot hold a limit that cannot be checked",
+            );
         }
         Some(fail_closed)
     });
     let wait = enforcement.or("wait_seconds", 5, |field| field.whole(0..=300));
-    Some((fail_closed?, Duration::from_secs(wait?)))
+    Some(spend::Config {
+        overshoot: overshoot?,
+        fail_closed: fail_closed?,
+        wait: Duration::from_secs(wait?),
+        ..spend::Config::default()
+    })
 }
 
 /// What the rows of `pricing` may name; `None` when that is not known.

@@ -7,6 +7,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use control::spend::Ledger;
 use http::{StatusCode, header};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, text};
@@ -14,7 +15,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 use proxy::inference::{CircuitFigures, CircuitState, Inference};
 
 /// OpenMetrics, which Prometheus reads since 2.5.
@@ -25,6 +26,9 @@ pub fn routes(inference: Arc<Inference>) -> Router {
     let mut registry = Registry::with_prefix("tollgate");
     registry.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     inference.meters.register(&mut registry);
+    if let Some(ledger) = inference.ledger.clone() {
+        registry.register_collector(Box::new(Books(ledger)));
+    }
     registry.register_collector(Box::new(Upstreams(inference)));
     Router::new().route("/metrics", get(show)).with_state(Arc::new(registry))
 }
@@ -34,6 +38,32 @@ async fn show(State(registry): State<Arc<Registry>>) -> Response {
     match text::encode(&mut body, &registry) {
         Ok(()) => ([(header::CONTENT_TYPE, TEXT)], body).into_response(),
         Err(fmt::Error) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// What the ledger of this replica knows when it is asked.
+#[derive(Debug)]
+struct Books(Ledger);
+
+impl Collector for Books {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let figures = self.0.figures();
+        let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let gauges = [
+            ("reservations", "Requests in flight with money set aside", whole(figures.reservations)),
+            ("leases", "Accounts admitted from here without asking the database", whole(figures.leases)),
+            ("leased_nano_usd", "What these leases hold", figures.leased.nano()),
+            ("settlements_waiting", "Settlements that are not in the database yet", whole(figures.waiting)),
+            ("spend_waiting_nano_usd", "Their sum, which no account knows of yet", figures.waiting_spend.nano()),
+            ("database_down", "1 while the ledger's database does not answer", i64::from(figures.database_down)),
+        ];
+        for (name, help, value) in gauges {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value).encode(metric)?;
+        }
+        let help = "For how long the oldest of them has been waiting";
+        let lag = encoder.encode_descriptor("settlement_lag", help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        ConstGauge::new(figures.lag.as_secs_f64()).encode(lag)
     }
 }
 

@@ -9,16 +9,18 @@ use control::identity::Principal;
 use control::identity::admin_key::{AdminKey, AdminKeys, WriteAccess};
 use control::policy::{Config as PolicyConfig, Policies};
 use control::spend::ledger::Writer;
+use control::spend::pool::PoolChange;
 use control::spend::report::{Order, Whose};
 use control::spend::{
-    Admission, Caps, Config, GroupMode, Ledger, Money, Origin, Period, Prices, Pricing, Quote, Refusal, Report,
-    Reservation, Scope, Setting, Settlement,
+    Admission, Caps, Config, Ledger, Money, Origin, Overshoot, Period, Prices, Pricing, Quote, Refusal, Report,
+    Reservation, Scope, Setting, Settlement, Size,
 };
 use control::store::{Config as StoreConfig, PostgresConfig, Store};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wire::catalog::Catalog;
+use wire::messages::Reach;
 use wire::usage::Usage;
 
 use crate::support::database::{self, Database, PostgresServer, on_both_databases};
@@ -46,6 +48,11 @@ on_both_databases!(
     an_answer_that_costs_more_than_was_set_aside_takes_the_room_of_others,
     a_busy_account_far_from_its_cap_is_admitted_without_asking,
     near_its_cap_a_busy_account_is_asked_for_in_the_database_again,
+    in_strict_mode_a_cap_is_never_passed,
+    in_strict_mode_what_has_no_bound_or_never_fits_is_refused,
+    a_pool_is_spent_by_its_members_together_and_holds,
+    the_largest_pool_that_is_not_exhausted_pays,
+    what_was_in_flight_when_its_process_died_is_charged_to_its_pool_too,
     a_lease_ends_with_the_caps_and_the_groups_that_it_was_measured_by,
     what_a_dead_process_had_leased_and_not_used_is_given_back,
     what_a_dead_process_left_is_charged_at_its_estimate_and_the_late_truth_replaces_it_once,
@@ -106,7 +113,7 @@ fn postgres(url: &str) -> StoreConfig {
 }
 
 fn config(wait: Duration) -> Config {
-    Config { group_mode: GroupMode::Min, blocked_message: None, fail_closed: false, wait }
+    Config { wait, ..Config::default() }
 }
 
 async fn open(store: &StoreConfig, clock: Arc<dyn Clock>, config: &Config) -> (House, Writer) {
@@ -171,8 +178,7 @@ impl House {
             id: Uuid::new_v4(),
             principal: Arc::clone(who),
             // Bounds what is used, prices of the dearest kind included.
-            body_bytes: 1_000,
-            max_tokens: Some(200),
+            size: Size { body_bytes: 1_000, max_tokens: Some(200), reach: Some(Ok(Reach::default())) },
             quotes: vec![quote()],
             origin: Origin { session_id: Some("s-1".to_owned()), ..Origin::default() },
         }
@@ -203,11 +209,13 @@ impl House {
     async fn verify(&self) {
         let wrong = "SELECT COUNT(*) FROM account AS a WHERE a.settled <>
                 (SELECT COALESCE(SUM(u.charge), 0) FROM usage AS u
-                 WHERE u.account = a.id AND a.period IN (u.day, u.week, u.month))
+                 WHERE (u.account = a.id AND a.period IN (u.day, u.week, u.month))
+                    OR (u.pool = a.id AND a.period = u.month))
              OR a.reserved <> (SELECT COALESCE(SUM(r.amount), 0) FROM
-                 (SELECT account, day, week, month, amount FROM reservation
-                  UNION ALL SELECT account, day, week, month, amount FROM lease) AS r
-                 WHERE r.account = a.id AND a.period IN (r.day, r.week, r.month))";
+                 (SELECT account, pool, day, week, month, amount FROM reservation
+                  UNION ALL SELECT account, NULL, day, week, month, amount FROM lease) AS r
+                 WHERE (r.account = a.id AND a.period IN (r.day, r.week, r.month))
+                    OR (r.pool = a.id AND a.period = r.month))";
         assert_eq!(self.number(wrong).await, 0, "a counter differs from its rows");
     }
 }
@@ -479,6 +487,150 @@ async fn what_a_dead_process_had_leased_and_not_used_is_given_back(database: Dat
     running.end().await;
 }
 
+fn strict() -> Config {
+    Config { overshoot: Overshoot::None, ..config(Duration::from_secs(30)) }
+}
+
+async fn start_with(database: Database, config: &Config) -> Running {
+    let database = database.fresh().await;
+    let store = store_config(&database);
+    run(&store, Some(database), Arc::new(SystemClock), config).await
+}
+
+/// Fifty at once; gives how many got through.
+async fn fifty_at_once(house: &House, who: impl Fn(usize) -> Arc<Principal>) -> usize {
+    let tasks = (0..50).map(|turn| {
+        let (house, who) = (house.clone(), who(turn));
+        tokio::spawn(async move {
+            let reservation = house.reserve(&who).await?;
+            tokio::task::yield_now().await;
+            Ok::<_, Refusal>(reservation.settle(settlement(USED)))
+        })
+    });
+    let mut through = 0;
+    for task in tasks.collect::<Vec<_>>() {
+        match task.await.unwrap() {
+            Ok(_) => through += 1,
+            Err(Refusal::Over(_) | Refusal::TooDear { .. }) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    house.ledger.flush().await;
+    house.verify().await;
+    through
+}
+
+/// A request is bounded by 3 000 tokens of $6 and 200 of $15 a million, so by $0.021; $0.006 each are spent of $0.05.
+async fn in_strict_mode_a_cap_is_never_passed(database: Database) {
+    let running = start_with(database, &strict()).await;
+    let house = &running.house;
+    house.cap(Scope::Organization, Period::Daily, 5).await;
+    let alice = principal("alice");
+    let through = fifty_at_once(house, |_| Arc::clone(&alice)).await;
+    assert_eq!(through, 5, "a sixth, bounded by $0.021, does not fit beside $0.030");
+    assert_eq!(house.balance("alice").await, (5 * COST.nano(), 0));
+    running.end().await;
+}
+
+async fn in_strict_mode_what_has_no_bound_or_never_fits_is_refused(database: Database) {
+    let running = start_with(database, &strict()).await;
+    let house = &running.house;
+    let alice = principal("alice");
+    let unbounded =
+        || Admission { size: Size { max_tokens: None, ..House::admission(&alice).size }, ..House::admission(&alice) };
+    house.reserve_as(&alice, unbounded()).await.unwrap().release(502, 1);
+    house.cap(Scope::Organization, Period::Daily, 2).await;
+    let refusal = house.reserve_as(&alice, unbounded()).await.unwrap_err();
+    assert!(matches!(refusal, Refusal::Unbounded(_)), "{refusal:?}");
+    let refusal = house.reserve(&alice).await.unwrap_err();
+    let Refusal::TooDear { standing, bound } = refusal else { panic!("{refusal:?}") };
+    assert_eq!((standing.spent, bound), (Money::ZERO, Money::from_nano(21_000_000)));
+    let blocked = house.ledger.figures().blocked;
+    assert_eq!((blocked.unbounded, blocked.over_limit), (1, 1));
+    running.end().await;
+}
+
+fn pool(cents: i64) -> PoolChange {
+    PoolChange { cents: Some(cents), paused: None }
+}
+
+impl House {
+    async fn pool(&self, group: &str, cents: i64) {
+        let scope = Scope::Group(group.to_owned());
+        let setting = Setting { scope, period: Period::Monthly, cents: Some(1_000_000), pool: Some(pool(cents)) };
+        self.caps.set(&admin(), &setting).await.unwrap();
+    }
+
+    async fn of_pool(&self, group: &str) -> (i64, i64) {
+        let sql = "SELECT settled, reserved FROM account WHERE id = $1 AND period = $2";
+        let (account, month) = (format!("pool:{group}"), Period::Monthly.key(self.clock.now()));
+        let row = self.store.fetch_optional(sql, &[(&account).into(), (&month).into()]).await.unwrap();
+        row.map_or((0, 0), |row| (row.int(0).unwrap(), row.int(1).unwrap()))
+    }
+}
+
+async fn a_pool_is_spent_by_its_members_together_and_holds(database: Database) {
+    let running = start(database, Duration::from_secs(30)).await;
+    let house = &running.house;
+    house.pool("eng", 2).await;
+    let through = fifty_at_once(house, |turn| principal(&format!("p{}", turn % 7))).await;
+    assert_eq!(through, 4, "two cents and at most one request of $0.006");
+    assert_eq!(house.of_pool("eng").await, (4 * COST.nano(), 0));
+    let eve = principal("eve");
+    for refusal in [house.reserve(&eve).await.unwrap_err(), house.ledger.check_now(&eve).await.unwrap_err()] {
+        let Refusal::Over(standing) = refusal else { panic!("{refusal:?}") };
+        assert!(standing.cap.shared);
+        assert_eq!((&standing.cap.source, standing.cap.cents), (&Scope::Group("eng".to_owned()), 2));
+    }
+    assert!(matches!(house.ledger.check(&eve).await, Err(Refusal::Over(_))), "known before the body is read");
+    running.end().await;
+}
+
+async fn the_largest_pool_that_is_not_exhausted_pays(database: Database) {
+    let running = start(database, Duration::from_secs(30)).await;
+    let house = &running.house;
+    house.pool("contractors", 1).await;
+    house.pool("eng", 2).await;
+    house.pool("other", 100).await;
+    let member = |sub: &str| {
+        Arc::new(Principal { groups: vec!["contractors".to_owned(), "eng".to_owned()], ..(*principal(sub)).clone() })
+    };
+    let mut paid = Vec::new();
+    for turn in 0..6 {
+        house.reserve(&member(&format!("p{turn}"))).await.unwrap().settle(settlement(USED));
+        house.ledger.flush().await;
+        paid.push((house.of_pool("eng").await.0 / COST.nano(), house.of_pool("contractors").await.0 / COST.nano()));
+    }
+    assert_eq!(paid, [(1, 0), (2, 0), (3, 0), (4, 0), (4, 1), (4, 2)]);
+    assert!(matches!(house.reserve(&member("p7")).await, Err(Refusal::Over(_))));
+    assert_eq!(house.of_pool("other").await, (0, 0));
+    house.verify().await;
+    running.end().await;
+}
+
+async fn what_was_in_flight_when_its_process_died_is_charged_to_its_pool_too(database: Database) {
+    let database = database.fresh().await;
+    let store = store_config(&database);
+    let clock = Arc::new(TestClock::at("2026-11-22T12:00:00Z".parse().unwrap()));
+    let config = config(Duration::ZERO);
+    let dead = run(&store, Some(database), clock.clone(), &config).await;
+    dead.house.pool("eng", 1_000).await;
+    let left = dead.house.reserve(&principal("alice")).await.unwrap();
+    let (_, reserved) = dead.house.of_pool("eng").await;
+    let embedded = dead.house.store.is_embedded();
+    let database = dead.kill().await;
+    drop(left);
+    if !embedded {
+        clock.advance(Duration::from_secs(61));
+    }
+    let running = run(&store, database, clock, &config).await;
+    running.house.ledger.flush().await;
+    assert!(reserved > 0);
+    assert_eq!(running.house.of_pool("eng").await, (reserved, 0));
+    running.house.verify().await;
+    running.end().await;
+}
+
 async fn what_a_dead_process_left_is_charged_at_its_estimate_and_the_late_truth_replaces_it_once(database: Database) {
     let database = database.fresh().await;
     let store = store_config(&database);
@@ -719,6 +871,63 @@ async fn what_was_settled_while_the_database_was_away_is_counted_when_it_is_back
     server.start_again();
     house.ledger.flush().await;
     assert_eq!(house.balance("alice").await, (2 * COST.nano(), 0));
+    house.verify().await;
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_database_that_hangs_costs_one_wait_and_is_noticed_when_it_answers_again() {
+    let url = database::fresh_database().await;
+    let running = run(&postgres(&url), None, Arc::new(SystemClock), &config(Duration::ZERO)).await;
+    let house = &running.house;
+    house.cap(Scope::Organization, Period::Monthly, 100).await;
+    let alice = principal("alice");
+    let locker = database::connect(&url).await;
+    locker.batch_execute("BEGIN; LOCK TABLE tollgate.account").await.unwrap();
+    let first = house.reserve(&alice).await.unwrap();
+    assert!(house.ledger.figures().database_down);
+    let second = at_once(house.reserve(&alice)).expect("nobody waits for a database that hangs");
+    assert_eq!(at_once_unit(house.ledger.check_now(&alice)), Some(Ok(())));
+    first.settle(settlement(USED));
+    second.settle(settlement(USED));
+    locker.batch_execute("ROLLBACK").await.unwrap();
+    house.ledger.flush().await;
+    assert_eq!(house.balance("alice").await, (2 * COST.nano(), 0));
+    let third = house.reserve(&alice).await.unwrap();
+    assert!(third.standing().is_some(), "the database decides again");
+    third.release(502, 1);
+    running.end().await;
+}
+
+/// As [`at_once`], for a check.
+fn at_once_unit(asking: impl Future<Output = Result<(), Refusal>>) -> Option<Result<(), Refusal>> {
+    let mut asking = Box::pin(asking);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match asking.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(answer) => Some(answer),
+        std::task::Poll::Pending => None,
+    }
+}
+
+#[tokio::test]
+async fn leases_admit_with_their_caps_while_the_database_is_away() {
+    let server = PostgresServer::start();
+    let url = server.fresh_database().await;
+    let running = run(&postgres(&url), None, Arc::new(SystemClock), &config(Duration::ZERO)).await;
+    let house = &running.house;
+    house.cap(Scope::Organization, Period::Monthly, 10_000).await;
+    let alice = principal("alice");
+    warm_up(house, &alice).await;
+    server.stop();
+    let mut leased = 0;
+    while let Some(reservation) = at_once(house.reserve(&alice)).filter(|leased| leased.standing().is_some()) {
+        reservation.settle(settlement(USED));
+        leased += 1;
+    }
+    assert!(leased >= 4, "{leased}");
+    server.start_again();
+    house.ledger.flush().await;
+    assert_eq!(house.balance("alice").await.0, (10 + leased) * COST.nano());
     house.verify().await;
     running.end().await;
 }

@@ -172,3 +172,77 @@ async fn the_models_of_a_policy_are_enforced_and_not_only_listed() {
     );
     assert_eq!(gateway.upstream().requests().len(), 1);
 }
+
+#[tokio::test]
+async fn a_model_of_ten_thousand_letters_is_refused_like_any_other() {
+    let gateway = TestGateway::setup().config(policies()).start().await;
+    let long = "x".repeat(10_000);
+    for (groups, whose) in [(&["contractors"][..], "your role's availableModels"), (&["eng"], "the operator's model")] {
+        let body = json!({ "model": long, "max_tokens": 1 }).to_string();
+        let reply = gateway.as_member("x", groups).messages(body).await;
+        let told = reply.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert_eq!((reply.status.as_u16(), told), (400, format!("model {long} is not in {whose} allowlist")));
+    }
+    assert!(gateway.upstream().requests().is_empty());
+}
+
+#[tokio::test]
+async fn only_models_that_some_upstream_serves_to_the_caller_are_listed() {
+    let gateway = TestGateway::setup()
+        .upstream(json!({ "name": "first", "models": ["claude-opus-4-8"] }))
+        .upstream(json!({ "name": "second", "models": ["claude-haiku-4-5"], "groups": ["vip"] }))
+        .start()
+        .await;
+    let listed = async |groups: &[&str]| {
+        let page = gateway.as_member("x", groups).get("/v1/models").await.json();
+        let ids = page["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap().to_owned());
+        ids.collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&["eng"]).await, ["claude-opus-4-8"]);
+    assert_eq!(listed(&["vip"]).await, ["claude-haiku-4-5-20251001", "claude-opus-4-8"]);
+}
+
+#[tokio::test]
+async fn claude_desktop_learns_who_calls_what_it_may_and_how_long() {
+    let config = json!({
+        "managed": { "policies": [
+            { "match": { "groups": ["eng"] }, "code": {
+                "availableModels": ["claude-opus-4-8"], "permissions": { "deny": ["Write", "Edit(*)"] },
+            } },
+            { "match": {}, "code": {}, "desktop": { "disabledBuiltinTools": ["WebSearch"] } },
+        ] },
+        "admin": { "admin_groups": ["finops"] },
+        "session": { "ttl_hours": 2 },
+    });
+    let gateway = TestGateway::setup().config(config).start().await;
+    let reply = gateway.as_member("ann", &["eng", "finops"]).get("/user/bootstrap").await;
+    assert_eq!((reply.status.as_u16(), reply.header("x-gateway-spend-admin")), (200, Some("true")));
+    let mut document = reply.json();
+    let expires = document["expiresAt"].take().as_i64().unwrap()
+        - control::clock::Clock::now(&control::clock::SystemClock).as_second();
+    assert!((7190..=7200).contains(&expires), "{expires}");
+    assert_eq!(document["inferenceGatewayBaseUrl"].take(), gateway.url());
+    insta::assert_json_snapshot!(document, @r#"
+    {
+      "disabledBuiltinTools": [
+        "Write",
+        "WebSearch"
+      ],
+      "expiresAt": null,
+      "inferenceCredentialKind": "interactive",
+      "inferenceGatewayBaseUrl": null,
+      "inferenceGatewayManagedClaudeCode": true,
+      "inferenceModels": [
+        {
+          "name": "claude-opus-4-8",
+          "supports1m": true
+        }
+      ],
+      "inferenceProvider": "gateway"
+    }
+    "#);
+    let event = gateway.audit().next("desktop_bootstrap.serve").await;
+    assert_eq!((&event["sub"], &event["policy_index"]), (&json!("ann"), &json!(0)));
+    let reply = gateway.as_user("bob").get("/user/bootstrap").await;
+    assert_eq!(reply.header("x-gateway-spend-admin"), Some("false"));
+}

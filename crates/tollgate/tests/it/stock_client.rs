@@ -17,9 +17,13 @@ use crate::support::upstream::{Answer, Step, message_events};
 const MODEL: &str = "claude-sonnet-4-6";
 
 async fn signed_in(gateway: &TestGateway) -> StockClient {
+    signed_in_as(gateway, "alice").await
+}
+
+async fn signed_in_as(gateway: &TestGateway, name: &str) -> StockClient {
     let url = gateway.url();
     StockClient::sign_in(url, async |code| {
-        let page = Visitor::new().sign_in(&format!("{url}/device?user_code={code}"), "alice").await;
+        let page = Visitor::new().sign_in(&format!("{url}/device?user_code={code}"), name).await;
         assert_eq!(page.reply.status, 200, "{}", page.reply.text());
     })
     .await
@@ -145,6 +149,61 @@ async fn a_developer_sees_the_notice_at_75_and_95_percent_and_the_dollars() {
         let shown = client.usage(notice).await;
         assert!(shown.contains(dollars), "{shown}");
     }
+}
+
+#[tokio::test]
+async fn an_engineer_and_a_contractor_live_under_different_policies_and_a_new_one_at_the_next_start() {
+    let policies = |limit: &str| {
+        json!({ "managed": { "policies": [
+            { "match": { "groups": ["contractors"] }, "cli": {
+                "model": "claude-haiku-4-5", "availableModels": ["haiku"], "permissions": { "deny": ["Write"] },
+                "env": { "CLAUDE_CODE_MAX_OUTPUT_TOKENS": limit },
+            } },
+            { "match": {}, "cli": {
+                "model": MODEL, "permissions": { "deny": ["NotebookEdit"] },
+                "env": { "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "4321" },
+            } },
+        ] } })
+    };
+    let ann = Account::new("ann").email("ann@example.com").groups(&["eng"]);
+    let carl = Account::new("carl").email("carl@example.com").groups(&["contractors"]);
+    let mut gateway =
+        TestGateway::setup().people(RefreshTokens::Rotated, &[ann, carl]).config(policies("1111")).start().await;
+    let engineer = signed_in_as(&gateway, "ann").await;
+    let contractor = signed_in_as(&gateway, "carl").await;
+
+    assert_eq!(said(&engineer.prompt("say hello").await).0, Some(0));
+    assert_eq!(
+        asked(&gateway).await,
+        json!({ "model": MODEL, "max_tokens": 4321, "Write": true, "NotebookEdit": false })
+    );
+    assert_eq!(said(&contractor.prompt("say hello").await).0, Some(0));
+    let of_contractors =
+        json!({ "model": "claude-haiku-4-5-20251001", "max_tokens": 1111, "Write": false, "NotebookEdit": false });
+    assert_eq!(asked(&gateway).await, of_contractors);
+
+    // What a client has is not sent again; a policy that changed is, as soon as the gateway knows it and the client starts.
+    drop(gateway.audit().take("managed.serve", gateway.audit().waiting("managed.serve").len()).await);
+    assert_eq!(said(&contractor.prompt("say hello").await).0, Some(0));
+    let polled = gateway.audit().next("managed.serve").await;
+    assert_eq!((&polled["sub"], &polled["unchanged"]), (&json!("carl"), &json!(true)));
+    gateway.restart_with(policies("2222")).await;
+    assert_eq!(said(&contractor.prompt("say hello").await).0, Some(0));
+    assert_eq!(asked(&gateway).await["max_tokens"], 2222);
+
+    let (status, told) = said(&contractor.run(&["--model", "claude-opus-4-8", "-p", "say hello"]).await);
+    assert_eq!(status, Some(1));
+    assert!(told.contains("is not in your role's availableModels allowlist"), "{told}");
+}
+
+/// What the client asked for last, and which of two tools it has.
+async fn asked(gateway: &TestGateway) -> serde_json::Value {
+    let last = gateway.upstream().requests().len() - 1;
+    let asked = gateway.upstream().request(last).await.json();
+    let has = |name: &str| asked["tools"].as_array().unwrap().iter().any(|tool| tool["name"] == name);
+    json!({
+        "model": asked["model"], "max_tokens": asked["max_tokens"], "Write": has("Write"), "NotebookEdit": has("NotebookEdit"),
+    })
 }
 
 /// Exit status and last words.

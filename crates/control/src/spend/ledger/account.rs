@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::super::cap::InForce;
 use super::super::period::Keys;
-use super::super::{Money, Period};
+use super::super::{Money, Overshoot, Period, PoolInForce};
 
 /// Where a principal stands against one of its caps, before a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,17 +73,38 @@ impl Snapshot {
         left.min().unwrap_or(Money::MAX)
     }
 
-    /// Whether `amount` more fits under every cap beside what is settled and in flight, or nothing is in flight (then the
-    /// one request may pass the cap, by what it costs beyond).
-    pub(super) fn admits(&self, in_force: &[InForce], amount: Money, now: Timestamp) -> bool {
-        in_force.iter().all(|cap| {
-            let Balance { settled, reserved } = self.balance(cap.period, now);
-            settled.plus(reserved).plus(amount) <= cap.limit() || (settled < cap.limit() && reserved == Money::ZERO)
-        })
+    /// Whether `amount` more fits under every cap.
+    pub(super) fn admits(&self, in_force: &[InForce], amount: Money, mode: Overshoot, now: Timestamp) -> bool {
+        in_force.iter().all(|cap| self.balance(cap.period, now).admits(cap.limit(), amount, mode))
+    }
+
+    /// A cap under which `amount` does not even fit alone.
+    pub(super) fn too_small(&self, in_force: &[InForce], amount: Money, now: Timestamp) -> Option<Standing> {
+        let small = |cap: &&InForce| !self.balance(cap.period, now).admits_alone(cap.limit(), amount);
+        in_force.iter().find(small).map(|cap| self.standing(cap, now))
+    }
+}
+
+impl Balance {
+    /// Whether `amount` more fits beside what is settled and in flight. With a bounded overshoot also when nothing is in
+    /// flight: then the one request may pass the limit, by what it costs beyond.
+    pub(super) fn admits(self, limit: Money, amount: Money, mode: Overshoot) -> bool {
+        let alone = mode == Overshoot::Bounded && self.settled < limit && self.reserved == Money::ZERO;
+        alone || self.settled.plus(self.reserved).plus(amount) <= limit
+    }
+
+    /// Whether `amount` more would fit with nothing in flight.
+    pub(super) fn admits_alone(self, limit: Money, amount: Money) -> bool {
+        self.settled.plus(amount) <= limit
     }
 }
 
 impl Standing {
+    /// Where a pool stands.
+    pub(in crate::spend) fn of_pool(pool: &PoolInForce, spent: Money, now: Timestamp) -> Self {
+        Self { cap: pool.as_cap(), spent, resets_at: Period::Monthly.ends(now) }
+    }
+
     /// Whether the cap is reached.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {

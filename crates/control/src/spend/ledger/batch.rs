@@ -43,9 +43,20 @@ pub(in crate::spend) struct Outcome {
     pub(in crate::spend) ttfb_ms: Option<u64>,
 }
 
+/// Money that a request has set aside.
+#[derive(Debug)]
+pub(in crate::spend) struct Aside {
+    pub(in crate::spend) record: Arc<Record>,
+    pub(in crate::spend) amount: Money,
+    /// The account of the pool that is charged too.
+    pub(in crate::spend) pool: Option<Arc<str>>,
+}
+
 #[derive(Debug)]
 pub(in crate::spend) struct Settle {
     pub(in crate::spend) record: Arc<Record>,
+    /// The account of the pool that is charged too.
+    pub(in crate::spend) pool: Option<Arc<str>>,
     pub(in crate::spend) outcome: Outcome,
 }
 
@@ -62,15 +73,15 @@ pub(super) struct Ask {
 #[derive(Debug)]
 pub(super) struct Grant {
     pub(super) record: Option<Arc<Record>>,
-    pub(super) standing: Option<Standing>,
+    pub(super) granted: Granted,
     pub(super) entries: mpsc::UnboundedSender<Entry>,
 }
 
 impl Grant {
     /// Hands it to the caller, who ends the reservation.
-    pub(super) fn take(mut self) -> Option<Standing> {
+    pub(super) fn take(mut self) -> Granted {
         self.record = None;
-        self.standing.take()
+        std::mem::take(&mut self.granted)
     }
 }
 
@@ -78,9 +89,18 @@ impl Drop for Grant {
     fn drop(&mut self) {
         if let Some(record) = self.record.take() {
             // Fails only once the writer has ended, after everything was settled.
-            let _ = self.entries.send(Entry::Settle(Settle { record, outcome: Outcome::default() }));
+            let pool = self.granted.pool.take();
+            let _ = self.entries.send(Entry::Settle(Settle { record, pool, outcome: Outcome::default() }));
         }
     }
+}
+
+/// What a yes says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Granted {
+    pub(super) standing: Option<Standing>,
+    /// The account of the pool that is charged too.
+    pub(super) pool: Option<Arc<str>>,
 }
 
 /// What is answered to an ask.
@@ -88,6 +108,7 @@ impl Drop for Grant {
 pub(super) enum Verdict {
     Granted(Grant),
     Over(Box<Standing>),
+    TooDear(Box<Standing>),
     InFlight,
     Unavailable,
 }
@@ -95,8 +116,10 @@ pub(super) enum Verdict {
 /// What is decided about an ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Decision {
-    Granted(Option<Standing>),
+    Granted(Granted),
     Over(Box<Standing>),
+    /// It fits under the cap at no time.
+    TooDear(Box<Standing>),
     InFlight,
 }
 
@@ -110,6 +133,8 @@ pub(super) enum Entry {
     Grow { id: Uuid, by: Money },
     /// It has ended.
     Settle(Settle),
+    /// The database did not answer somebody.
+    Lost,
     /// Answered once everything before it is in the database.
     Flush(oneshot::Sender<()>),
 }
@@ -120,7 +145,7 @@ pub(super) enum Entry {
 pub(super) struct Batch {
     pub(super) settles: Vec<Settle>,
     pub(super) grows: HashMap<Uuid, Money>,
-    pub(super) admits: HashMap<Uuid, (Arc<Record>, Money)>,
+    pub(super) admits: HashMap<Uuid, Aside>,
 }
 
 impl Batch {
@@ -138,6 +163,28 @@ impl Batch {
         let grows = self.grows.into_iter().map(|grow| Self { grows: HashMap::from([grow]), ..Self::default() });
         let admits = self.admits.into_iter().map(|admit| Self { admits: HashMap::from([admit]), ..Self::default() });
         settles.chain(grows).chain(admits).collect()
+    }
+
+    /// What has ended or begun, in money: what the accounts do not know of yet.
+    pub(super) fn spend(&self) -> Money {
+        self.settles.iter().fold(Money::ZERO, |sum, settle| sum.plus(settle.outcome.charge))
+    }
+
+    /// Takes over as much of another batch as fits into `most` entries.
+    pub(super) fn draw(&mut self, from: &mut Self, most: usize) {
+        let room = |batch: &Self| most.saturating_sub(batch.len());
+        let settles = from.settles.len().saturating_sub(room(self));
+        self.settles.extend(from.settles.drain(settles..));
+        let admits: Vec<Uuid> = from.admits.keys().copied().take(room(self)).collect();
+        self.admits.extend(admits.into_iter().filter_map(|id| from.admits.remove_entry(&id)));
+        let grows: Vec<Uuid> = from.grows.keys().copied().take(room(self)).collect();
+        self.grows.extend(grows.into_iter().filter_map(|id| from.grows.remove_entry(&id)));
+    }
+
+    /// A request has ended: what is still to be recorded of its beginning is of no interest.
+    pub(super) fn forget(&mut self, id: &Uuid) {
+        self.grows.remove(id);
+        self.admits.remove(id);
     }
 
     /// Takes on what another batch holds.
@@ -159,13 +206,13 @@ impl Batch {
 
     /// Takes an entry that needs no answer.
     pub(super) fn admit(&mut self, record: Arc<Record>, amount: Money) {
-        self.admits.insert(record.id, (record, amount));
+        self.admits.insert(record.id, Aside { record, amount, pool: None });
     }
 
     pub(super) fn grow(&mut self, id: Uuid, by: Money) {
         // Not yet recorded: then it is recorded at its new size.
-        if let Some((_, amount)) = self.admits.get_mut(&id) {
-            *amount = amount.plus(by);
+        if let Some(aside) = self.admits.get_mut(&id) {
+            aside.amount = aside.amount.plus(by);
         } else {
             let grown = self.grows.entry(id).or_default();
             *grown = grown.plus(by);
@@ -174,8 +221,7 @@ impl Batch {
 
     pub(super) fn settle(&mut self, settle: Settle) {
         // What is over before it was recorded needs no reservation any more.
-        self.grows.remove(&settle.record.id);
-        self.admits.remove(&settle.record.id);
+        self.forget(&settle.record.id);
         self.settles.push(settle);
     }
 }

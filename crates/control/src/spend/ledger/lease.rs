@@ -57,6 +57,11 @@ impl Leases {
         !self.stale.is_empty()
     }
 
+    /// How many there are, and what they hold.
+    pub(super) fn sum(&self) -> (u64, Money) {
+        (self.held.len() as u64, self.held.values().fold(Money::ZERO, |sum, held| sum.plus(held.amount)))
+    }
+
     /// How many rows there are, as far as anyone knows.
     pub(super) fn rows(&self) -> u64 {
         let written = |held: &&Held| held.written.is_some_and(|written| written != Money::ZERO);

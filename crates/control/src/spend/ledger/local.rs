@@ -28,6 +28,8 @@ pub(super) struct Accounts {
 #[derive(Debug, Default)]
 struct State {
     known: HashMap<Box<str>, Known>,
+    /// What pools have spent, by account: in which month, how much, and when that was read.
+    pools: HashMap<Arc<str>, (Arc<str>, Money, Instant)>,
     /// Until when leases may be used: well before another replica could sweep them.
     leases_until: Option<Instant>,
 }
@@ -118,6 +120,17 @@ impl Accounts {
     pub(super) fn remember(&self, principal: &Principal, snapshot: Snapshot) {
         let now = snapshot.read_at;
         self.state().meet(principal, now, |known| known.snapshot = Some(snapshot));
+    }
+
+    /// What a pool has spent in a month, and when that was read.
+    pub(super) fn pool(&self, account: &str, month: &str) -> Option<(Money, Instant)> {
+        let state = self.state();
+        let (of, settled, read_at) = state.pools.get(account)?;
+        (**of == *month).then_some((*settled, *read_at))
+    }
+
+    pub(super) fn remember_pool(&self, account: Arc<str>, month: Arc<str>, settled: Money, read_at: Instant) {
+        self.state().pools.insert(account, (month, settled, read_at));
     }
 
     /// How busy a principal is, when that is enough for a lease.

@@ -7,14 +7,14 @@ use std::time::Instant;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::account::{Balance, Snapshot};
-use super::batch::{Ask, Batch, Decision, Record, Settle};
+use super::account::{Balance, Snapshot, Standing};
+use super::batch::{Aside, Ask, Batch, Decision, Granted, Record, Settle};
 use super::lease::{self, Change, Held, LeaseKey, Leases};
 use super::local::{self, Accounts};
 use crate::identity::Principal;
 use crate::spend::period::Keys;
 use crate::spend::table::{self, AccountKey, Rows};
-use crate::spend::{Caps, Money, Period};
+use crate::spend::{Caps, Money, Overshoot, Period, PoolInForce};
 use crate::store::{Store, StoreError, Tx};
 
 /// What was decided, and the accounts as they stand after it.
@@ -23,6 +23,8 @@ pub(super) struct Decisions {
     /// In the order of the asks; `None`: it must wait.
     pub(super) verdicts: Vec<Option<Decision>>,
     pub(super) snapshots: Vec<(Arc<Principal>, Snapshot)>,
+    /// What pools have spent, by account, and the month it is of.
+    pub(super) pools: Vec<(Arc<str>, Arc<str>, Money)>,
 }
 
 /// Changes to accounts, in the order in which their rows are locked - the same in every replica.
@@ -31,7 +33,7 @@ type Deltas = BTreeMap<AccountKey, Balance>;
 #[derive(Debug, Default)]
 struct Decided {
     verdicts: Vec<Option<Decision>>,
-    granted: Vec<(Arc<Record>, Money)>,
+    granted: Vec<Aside>,
     /// Accounts that somebody waits for room in.
     crowded: HashSet<Arc<str>>,
 }
@@ -42,6 +44,7 @@ pub(super) struct Work<'a> {
     pub(super) caps: &'a Caps,
     pub(super) accounts: &'a Accounts,
     pub(super) leases: &'a mut Leases,
+    pub(super) overshoot: Overshoot,
     /// Whether busy accounts are given leases.
     pub(super) may_lease: bool,
     pub(super) replica: &'a str,
@@ -71,15 +74,18 @@ impl Work<'_> {
         }
         self.record_growth(&mut tx, &batch.grows, &mut deltas).await?;
         self.record_reservations(&mut tx, &batch.admits, &mut deltas).await?;
-        let mut balances = Balances::read(&mut tx, &mut deltas, asks, &leases).await?;
-        let decided = self.decide(asks, &mut balances);
-        decided.granted.iter().for_each(|(record, amount)| add_reserved(&mut deltas, record, *amount));
+        let pools: Vec<_> = asks.iter().map(|ask| self.caps.pools(&ask.record.principal)).collect();
+        let mut balances =
+            Balances::read(&mut tx, &mut deltas, &wanted(asks, &pools, &leases), asks.is_empty()).await?;
+        let decided = self.decide(asks, &pools, &mut balances);
+        decided.granted.iter().for_each(|aside| add_reserved(&mut deltas, aside));
         let changes = self.plan(leases, &decided.crowded, &balances);
         let written = self.write_leases(&mut tx, &changes, &mut deltas, &mut balances).await?;
-        let reservations = self.reservation_rows(decided.granted.iter().map(|(record, amount)| (record, *amount)));
+        let reservations = self.reservation_rows(decided.granted.iter());
         table::finish(tx, reservations, written, &deltas).await?;
         self.hand_out(changes, &balances);
-        Ok(Decisions { verdicts: decided.verdicts, snapshots: balances.snapshots(asks, self.instant) })
+        let snapshots = balances.snapshots(asks, self.instant);
+        Ok(Decisions { verdicts: decided.verdicts, snapshots, pools: balances.pools(asks, &pools) })
     }
 
     /// Those whose rows are out of date, and those of busy people who ask.
@@ -105,8 +111,8 @@ impl Work<'_> {
                 // settlement, when its commit was not heard of.
                 table::replace_estimate(tx, settle).await?
             };
-            for period in Period::ALL {
-                let delta = deltas.entry(account_key(&settle.record.keys, period, &settle.record.account)).or_default();
+            for key in account_keys(&settle.record, settle.pool.as_ref()) {
+                let delta = deltas.entry(key).or_default();
                 delta.settled = delta.settled.plus(charge);
             }
         }
@@ -139,59 +145,86 @@ impl Work<'_> {
     async fn record_reservations(
         &self,
         tx: &mut Tx,
-        reservations: &HashMap<Uuid, (Arc<Record>, Money)>,
+        reservations: &HashMap<Uuid, Aside>,
         deltas: &mut Deltas,
     ) -> Result<(), StoreError> {
         if reservations.is_empty() {
             return Ok(());
         }
         // An earlier attempt may have been committed unseen: only what is new is added.
-        let rows = self.reservation_rows(reservations.values().map(|(record, amount)| (record, *amount)));
+        let rows = self.reservation_rows(reservations.values());
         for id in table::insert_reservations(tx, &rows).await? {
-            if let Some((record, amount)) = reservations.get(&id) {
-                add_reserved(deltas, record, *amount);
+            if let Some(aside) = reservations.get(&id) {
+                add_reserved(deltas, aside);
             }
         }
         Ok(())
     }
 
-    fn reservation_rows<'a>(&self, reservations: impl Iterator<Item = (&'a Arc<Record>, Money)>) -> Rows {
-        Rows::of(reservations, |row, (record, amount)| {
-            table::write_reservation(row, record, amount, self.replica, self.expires_at);
-        })
+    fn reservation_rows<'a>(&self, reservations: impl Iterator<Item = &'a Aside>) -> Rows {
+        Rows::of(reservations, |row, aside| table::write_reservation(row, aside, self.replica, self.expires_at))
     }
 
     /// First come, first served within an account: who must wait makes those behind wait too, or a large request would
     /// never find room among small ones. A request counts in the periods of its arrival, also when it waited past their end.
-    fn decide(&self, asks: &[Ask], balances: &mut Balances) -> Decided {
+    fn decide(&self, asks: &[Ask], pools: &[Vec<PoolInForce>], balances: &mut Balances) -> Decided {
         let mut decided = Decided::default();
-        for ask in asks {
-            let verdict = self.verdict(ask, balances, &mut decided.crowded);
-            if matches!(verdict, Some(Decision::Granted(_))) {
-                balances.reserve(&ask.record, ask.amount);
-                decided.granted.push((Arc::clone(&ask.record), ask.amount));
+        for (ask, pools) in asks.iter().zip(pools) {
+            let verdict = self.verdict(ask, pools, balances, &mut decided.crowded);
+            if let Some(Decision::Granted(Granted { pool, .. })) = &verdict {
+                let aside = Aside { record: Arc::clone(&ask.record), amount: ask.amount, pool: pool.clone() };
+                balances.reserve(&aside);
+                decided.granted.push(aside);
             }
             decided.verdicts.push(verdict);
         }
         decided
     }
 
-    fn verdict(&self, ask: &Ask, balances: &Balances, crowded: &mut HashSet<Arc<str>>) -> Option<Decision> {
-        let (account, now) = (&ask.record.account, ask.record.started_at);
-        let in_force = self.caps.in_force(&ask.record.principal);
-        let snapshot = balances.snapshot(account, &ask.record.keys, self.instant);
-        if let Some(standing) = snapshot.over(&in_force, now) {
+    /// `None`: it must wait.
+    fn verdict(
+        &self,
+        ask: &Ask,
+        pools: &[PoolInForce],
+        balances: &Balances,
+        crowded: &mut HashSet<Arc<str>>,
+    ) -> Option<Decision> {
+        let (record, now) = (&*ask.record, ask.record.started_at);
+        let in_force = self.caps.in_force(&record.principal);
+        let snapshot = balances.snapshot(&record.account, &record.keys, self.instant);
+        // One pool pays, the first that can; where none is left, the first is to blame.
+        let spent = |pool: &PoolInForce| balances.pool(pool, &record.keys).settled;
+        let open = pools.iter().filter(|pool| spent(pool) < pool.limit()).collect::<Vec<_>>();
+        let exhausted = pools.first().filter(|_| open.is_empty());
+        let exhausted = exhausted.map(|pool| Standing::of_pool(pool, spent(pool), now));
+        let over = snapshot.over(&in_force, now).into_iter().chain(exhausted);
+        if let Some(standing) = over.max_by_key(|standing| standing.resets_at) {
             return Some(Decision::Over(Box::new(standing)));
         }
         // Its caller has gone: nobody would settle it.
         if ask.reply.is_closed() {
             return Some(Decision::InFlight);
         }
-        if crowded.contains(account) || !snapshot.admits(&in_force, ask.amount, now) {
-            crowded.insert(Arc::clone(account));
+        let mut pool = open.first().copied();
+        if self.overshoot == Overshoot::None {
+            let fitting =
+                |pool: &&&PoolInForce| balances.pool(pool, &record.keys).admits_alone(pool.limit(), ask.amount);
+            pool = open.iter().find(fitting).copied();
+            let blamed = open.first().filter(|_| pool.is_none()).map(|pool| Standing::of_pool(pool, spent(pool), now));
+            if let Some(standing) = snapshot.too_small(&in_force, ask.amount, now).or(blamed) {
+                return Some(Decision::TooDear(Box::new(standing)));
+            }
+        }
+        let fits = snapshot.admits(&in_force, ask.amount, self.overshoot, now)
+            && pool
+                .is_none_or(|pool| balances.pool(pool, &record.keys).admits(pool.limit(), ask.amount, self.overshoot));
+        let accounts = || [Some(&record.account), pool.map(|pool| &pool.account)].into_iter().flatten();
+        if !fits || accounts().any(|account| crowded.contains(account)) {
+            crowded.extend(accounts().cloned());
             return (self.instant >= ask.deadline).then_some(Decision::InFlight);
         }
-        Some(Decision::Granted(snapshot.fullest(&in_force, now)))
+        let standing = snapshot.fullest(&in_force, now);
+        Some(Decision::Granted(Granted { standing, pool: pool.map(|pool| Arc::clone(&pool.account)) }))
     }
 
     /// What becomes of leases. Room that is not to be had any more is taken back at once; more of it is handed out when the
@@ -218,10 +251,12 @@ impl Work<'_> {
     fn room(&self, key: &LeaseKey, held: &Held, room: Money, balances: &Balances) -> Money {
         let in_force = self.caps.in_force(&held.principal);
         let heat = self.accounts.heat(&held.principal);
-        let Some(heat) = heat.filter(|_| self.may_lease && !in_force.is_empty() && Arc::ptr_eq(&held.keys, &self.keys))
-        else {
-            return Money::ZERO;
-        };
+        let may = self.may_lease
+            && !in_force.is_empty()
+            && Arc::ptr_eq(&held.keys, &self.keys)
+            // Which of them pays is decided for every request.
+            && self.caps.pools(&held.principal).is_empty();
+        let Some(heat) = heat.filter(|_| may) else { return Money::ZERO };
         // Its row is counted in the balance, and says more than is left of it. One that is not known may be gone.
         let used = held.written.unwrap_or_default().minus(held.amount);
         let snapshot = balances.snapshot(&key.0, &held.keys, self.instant);
@@ -280,11 +315,23 @@ impl Work<'_> {
     }
 }
 
-fn add_reserved(deltas: &mut Deltas, record: &Record, amount: Money) {
-    for period in Period::ALL {
-        let delta = deltas.entry(account_key(&record.keys, period, &record.account)).or_default();
-        delta.reserved = delta.reserved.plus(amount);
+fn add_reserved(deltas: &mut Deltas, aside: &Aside) {
+    for key in account_keys(&aside.record, aside.pool.as_ref()) {
+        let delta = deltas.entry(key).or_default();
+        delta.reserved = delta.reserved.plus(aside.amount);
     }
+}
+
+/// The rows that something is to be decided about.
+fn wanted(asks: &[Ask], pools: &[Vec<PoolInForce>], leases: &HashMap<LeaseKey, Held>) -> Vec<AccountKey> {
+    let of_leases = leases.iter().map(|(key, held)| (&held.keys, &key.0));
+    let of_asks = asks.iter().map(|ask| (&ask.record.keys, &ask.record.account));
+    let own = of_asks.chain(of_leases);
+    let own = own.flat_map(|(keys, account)| Period::ALL.map(|period| account_key(keys, period, account)));
+    let months = asks.iter().zip(pools).flat_map(|(ask, pools)| {
+        pools.iter().map(|pool| account_key(&ask.record.keys, Period::Monthly, &pool.account))
+    });
+    own.chain(months).collect()
 }
 
 /// The rows that a transaction is about.
@@ -294,31 +341,25 @@ struct Balances {
 }
 
 impl Balances {
-    /// The rows that are changed or asked about, as they stand once the changes are made; nobody else can change them until
-    /// the transaction ends. None when nothing is to be decided: then the changes are made at the end.
+    /// The rows that are changed or wanted, as they stand once the changes are made; nobody else can change them until the
+    /// transaction ends. None when nothing is to be decided: then the changes are made at the end.
     async fn read(
         tx: &mut Tx,
         deltas: &mut Deltas,
-        asks: &[Ask],
-        leases: &HashMap<LeaseKey, Held>,
+        wanted: &[AccountKey],
+        nobody_asks: bool,
     ) -> Result<Self, StoreError> {
-        let of_leases = leases.iter().map(|(key, held)| (&held.keys, &key.0));
-        let rows = if !asks.is_empty() {
-            let asked = asks.iter().map(|ask| (&ask.record.keys, &ask.record.account)).chain(of_leases);
-            let asked = asked.flat_map(|(keys, account)| Period::ALL.map(|period| account_key(keys, period, account)));
-            lock(tx, deltas, asked).await?
-        } else if !leases.is_empty() {
-            for (keys, account) in of_leases {
-                for period in Period::ALL {
-                    deltas.entry(account_key(keys, period, account)).or_default();
-                }
-            }
-            // As a rule nothing is left to change after that: one statement instead of two.
-            table::change_accounts(tx, &std::mem::take(deltas)).await?
-        } else {
-            HashMap::new()
-        };
-        Ok(Self { rows })
+        if wanted.is_empty() {
+            return Ok(Self::default());
+        }
+        if !nobody_asks {
+            return Ok(Self { rows: lock(tx, deltas, wanted).await? });
+        }
+        for key in wanted {
+            deltas.entry(key.clone()).or_default();
+        }
+        // As a rule nothing is left to change after that: one statement instead of two.
+        Ok(Self { rows: table::change_accounts(tx, &std::mem::take(deltas)).await? })
     }
 
     fn snapshot(&self, account: &Arc<str>, keys: &Arc<Keys>, read_at: Instant) -> Snapshot {
@@ -327,11 +368,26 @@ impl Balances {
         Snapshot { keys: Arc::clone(keys), balances, read_at }
     }
 
-    fn reserve(&mut self, record: &Record, amount: Money) {
-        for period in Period::ALL {
-            let balance = self.rows.entry(account_key(&record.keys, period, &record.account)).or_default();
-            balance.reserved = balance.reserved.plus(amount);
+    fn pool(&self, pool: &PoolInForce, keys: &Keys) -> Balance {
+        self.rows.get(&account_key(keys, Period::Monthly, &pool.account)).copied().unwrap_or_default()
+    }
+
+    fn reserve(&mut self, aside: &Aside) {
+        for key in account_keys(&aside.record, aside.pool.as_ref()) {
+            let balance = self.rows.entry(key).or_default();
+            balance.reserved = balance.reserved.plus(aside.amount);
         }
+    }
+
+    fn pools(&self, asks: &[Ask], pools: &[Vec<PoolInForce>]) -> Vec<(Arc<str>, Arc<str>, Money)> {
+        let of_ask = |(ask, pools): (&Ask, &Vec<PoolInForce>)| {
+            let keys = Arc::clone(&ask.record.keys);
+            let month = Arc::clone(keys.key(Period::Monthly));
+            let of_pool =
+                |pool: &PoolInForce| (Arc::clone(&pool.account), Arc::clone(&month), self.pool(pool, &keys).settled);
+            pools.iter().map(of_pool).collect::<Vec<_>>()
+        };
+        asks.iter().zip(pools).flat_map(of_ask).collect()
     }
 
     fn snapshots(&self, asks: &[Ask], read_at: Instant) -> Vec<(Arc<Principal>, Snapshot)> {
@@ -341,12 +397,8 @@ impl Balances {
     }
 }
 
-async fn lock(
-    tx: &mut Tx,
-    deltas: &Deltas,
-    asked: impl Iterator<Item = AccountKey>,
-) -> Result<HashMap<AccountKey, Balance>, StoreError> {
-    let wanted: BTreeSet<AccountKey> = deltas.keys().cloned().chain(asked).collect();
+async fn lock(tx: &mut Tx, deltas: &Deltas, asked: &[AccountKey]) -> Result<HashMap<AccountKey, Balance>, StoreError> {
+    let wanted: BTreeSet<AccountKey> = deltas.keys().chain(asked).cloned().collect();
     let mut rows = table::lock_accounts(tx, &wanted).await?;
     if rows.len() < wanted.len() {
         // The first spend of a period. Whoever else creates the row meanwhile, it is there then.
@@ -358,6 +410,12 @@ async fn lock(
         rows.entry(key.clone()).or_default().add(*delta);
     }
     Ok(rows)
+}
+
+/// The rows that count a request: its payer's by period, and its pool's by month.
+fn account_keys<'a>(record: &'a Record, pool: Option<&'a Arc<str>>) -> impl Iterator<Item = AccountKey> + 'a {
+    let own = Period::ALL.into_iter().map(|period| account_key(&record.keys, period, &record.account));
+    own.chain(pool.map(|pool| account_key(&record.keys, Period::Monthly, pool)))
 }
 
 /// The key of an account's row.

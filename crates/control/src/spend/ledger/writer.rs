@@ -3,20 +3,24 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::batch::{Ask, Batch, Decision, Entry, Grant, Settle, Verdict};
+use super::batch::{Ask, Batch, Decision, Entry, Grant, Outcome, Settle, Verdict};
+use super::figures::Told;
 use super::lease::Leases;
 use super::work::{Decisions, Work};
 use crate::identity::Principal;
+use crate::spend::Overshoot;
 use crate::spend::table::{self, Swept};
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 /// Entries taken into one transaction.
 const MOST: usize = 512;
@@ -27,7 +31,10 @@ const LINGER: Duration = Duration::from_millis(5);
 const DURABLE_WITHIN: Duration = Duration::from_millis(100);
 /// How often what waits for room is looked at again, for room that other replicas make.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// Pause after a failed transaction. Meanwhile requests are not held up: they are told at once.
+/// Settlements that are kept in memory while the database is away, at about a kilobyte each. Beyond, requests are refused:
+/// nobody spends what could not be counted.
+const MOST_KEPT: usize = 100_000;
+/// Pause between two attempts to reach a database that is away.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often reservations are renewed, expired ones swept, and caps compared.
 const UPKEEP: Duration = Duration::from_secs(2);
@@ -57,8 +64,12 @@ pub struct Writer {
     /// Principals as last written, by subject; and those still to be.
     known: HashMap<String, u64>,
     unknown: HashMap<String, Arc<Principal>>,
-    /// No transaction is tried before this: the database did not answer.
-    paused_until: Option<Instant>,
+    /// What the database did not take yet; more of it than goes into one transaction.
+    backlog: Batch,
+    /// Since when the oldest entry of batch or backlog waits.
+    waiting_since: Option<Instant>,
+    /// The database did not answer. It is probed in the background; until it answers, nobody waits for it.
+    down: bool,
 }
 
 impl Writer {
@@ -77,7 +88,9 @@ impl Writer {
             ending: false,
             known: HashMap::new(),
             unknown: HashMap::new(),
-            paused_until: None,
+            backlog: Batch::default(),
+            waiting_since: None,
+            down: false,
         }
     }
 
@@ -91,16 +104,20 @@ impl Writer {
         upkeep.tick().await;
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ticks = 1_u32;
+        let mut probe: Option<BoxFuture<'static, ()>> = None;
         loop {
-            let look_again = match (self.has_work(), self.committed.is_empty()) {
-                (_, false) => DURABLE_WITHIN,
-                (true, true) => LOOK_AGAIN,
-                (false, true) => UPKEEP,
-            };
+            if self.down && probe.is_none() {
+                probe = Some(Box::pin(back(self.shared.store.clone())));
+            }
+            let look_again = self.look_again();
             tokio::select! {
                 // In this order: under load the inbox is never empty, and upkeep must still have its turn.
                 biased;
                 () = stop.cancelled() => break,
+                () = answered(&mut probe) => {
+                    probe = None;
+                    self.set_down(false);
+                }
                 _ = upkeep.tick() => {
                     self.upkeep(ticks).await;
                     ticks = ticks.wrapping_add(1);
@@ -115,14 +132,66 @@ impl Writer {
             if self.has_work() || self.must_be_durable() {
                 self.commit().await;
             }
+            self.tell_full();
+            if self.backlog.is_empty() {
+                self.tell_figures();
+            }
         }
         self.finish().await;
     }
 
+    fn look_again(&self) -> Duration {
+        match (self.has_work(), self.committed.is_empty()) {
+            _ if self.down => UPKEEP,
+            // The rest of what had to wait.
+            _ if !self.batch.is_empty() || !self.backlog.is_empty() => Duration::ZERO,
+            (_, false) => DURABLE_WITHIN,
+            (true, true) => LOOK_AGAIN,
+            (false, true) => UPKEEP,
+        }
+    }
+
+    fn set_down(&mut self, down: bool) {
+        if down {
+            // What the database had not yet on its disk may be gone with it. What it kept is not counted twice.
+            self.backlog.settles.append(&mut self.committed);
+        } else if self.down {
+            tracing::info!(waiting = self.backlog.len(), "ledger: the database is back; what waited is counted now");
+        }
+        self.down = down;
+        self.shared.board.down.store(down, Ordering::Relaxed);
+    }
+
+    fn tell_full(&mut self) {
+        let waiting = self.backlog.settles.len();
+        let full = waiting >= MOST_KEPT;
+        if full && !self.shared.board.full.swap(full, Ordering::Relaxed) {
+            tracing::error!(
+                waiting,
+                "ledger: no more spend can be kept in memory; requests are refused until the database is back"
+            );
+        } else if !full {
+            self.shared.board.full.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn tell_figures(&mut self) {
+        if self.batch.is_empty() && self.backlog.is_empty() {
+            self.waiting_since = None;
+        }
+        let (leases, leased) = self.leases.sum();
+        self.shared.board.tell(Told {
+            leases,
+            leased,
+            waiting: (self.batch.settles.len() + self.backlog.settles.len()) as u64,
+            waiting_spend: self.batch.spend().plus(self.backlog.spend()),
+            since: self.waiting_since,
+        });
+    }
+
     fn has_work(&self) -> bool {
-        let nothing =
-            self.batch.is_empty() && self.asks.is_empty() && self.flushes.is_empty() && self.unknown.is_empty();
-        !nothing || self.leases.are_stale()
+        let nothing_to_write = self.batch.is_empty() && self.backlog.is_empty() && !self.leases.are_stale();
+        !(nothing_to_write && self.asks.is_empty() && self.flushes.is_empty() && self.unknown.is_empty())
     }
 
     /// Whether the next commit must reach the disk.
@@ -158,6 +227,9 @@ impl Writer {
     }
 
     fn take(&mut self, entry: Entry) {
+        if self.waiting_since.is_none() && !matches!(entry, Entry::Ask(_) | Entry::Flush(_) | Entry::Lost) {
+            self.waiting_since = Some(self.shared.instant());
+        }
         match entry {
             Entry::Ask(ask) => {
                 self.meet(&ask.record.principal);
@@ -170,8 +242,13 @@ impl Writer {
                 }
                 self.batch.admit(record, amount);
             }
+            Entry::Grow { id, by } if self.backlog.admits.contains_key(&id) => self.backlog.grow(id, by),
             Entry::Grow { id, by } => self.batch.grow(id, by),
-            Entry::Settle(settle) => self.batch.settle(settle),
+            Entry::Settle(settle) => {
+                self.backlog.forget(&settle.record.id);
+                self.batch.settle(settle);
+            }
+            Entry::Lost => self.set_down(true),
             Entry::Flush(done) => self.flushes.push(done),
         }
     }
@@ -185,13 +262,14 @@ impl Writer {
     }
 
     async fn commit(&mut self) {
-        if self.paused_until.is_some_and(|until| self.shared.instant() < until) {
+        if self.down {
+            self.backlog.join(std::mem::take(&mut self.batch));
             return self.answer_all_unavailable();
         }
+        self.batch.draw(&mut self.backlog, MOST);
         let durable = self.must_be_durable();
         match self.try_commit(durable).await {
             Ok(decisions) => {
-                self.paused_until = None;
                 let batch = std::mem::take(&mut self.batch);
                 self.keep(batch.settles, durable);
                 self.answer(decisions);
@@ -217,6 +295,9 @@ impl Writer {
     }
 
     fn answer_flushes(&mut self) {
+        if !self.backlog.is_empty() {
+            return;
+        }
         for done in self.flushes.drain(..) {
             // Who no longer waits need not be told.
             let _ = done.send(());
@@ -267,7 +348,8 @@ impl Writer {
             caps: &self.shared.caps,
             accounts: &self.shared.accounts,
             leases: &mut self.leases,
-            may_lease: !self.ending,
+            overshoot: self.shared.overshoot,
+            may_lease: !self.ending && self.shared.overshoot == Overshoot::Bounded,
             replica: &self.replica,
             now,
             keys: self.shared.keys(now),
@@ -286,6 +368,9 @@ impl Writer {
         for (principal, snapshot) in decisions.snapshots {
             self.shared.accounts.remember(&principal, snapshot);
         }
+        for (account, month, settled) in decisions.pools {
+            self.shared.accounts.remember_pool(account, month, settled, self.shared.instant());
+        }
         let asks = std::mem::take(&mut self.asks);
         let mut verdicts = decisions.verdicts.into_iter();
         for ask in asks {
@@ -298,11 +383,12 @@ impl Writer {
 
     fn tell(&self, ask: Ask, decision: Decision) {
         let verdict = match decision {
-            Decision::Granted(standing) => {
+            Decision::Granted(granted) => {
                 let (record, entries) = (Some(ask.record), self.shared.entries.clone());
-                Verdict::Granted(Grant { record, standing, entries })
+                Verdict::Granted(Grant { record, granted, entries })
             }
             Decision::Over(standing) => Verdict::Over(standing),
+            Decision::TooDear(standing) => Verdict::TooDear(standing),
             Decision::InFlight => Verdict::InFlight,
         };
         // A grant that nobody receives gives itself back.
@@ -318,11 +404,17 @@ impl Writer {
 
     /// Keeps what must not be lost for the next attempt, and lets nobody wait for it.
     fn hold_back(&mut self, error: &StoreError) {
-        tracing::warn!(waiting = self.batch.len(), "ledger: {error}; what was settled is kept and tried again");
-        self.paused_until = Some(self.shared.instant() + PAUSE);
-        // What the database had not yet on its disk may be gone with it. What it kept is not counted twice.
-        self.batch.settles.append(&mut self.committed);
-        self.answer_all_unavailable();
+        self.set_down(true);
+        for ask in std::mem::take(&mut self.asks) {
+            let record = Arc::clone(&ask.record);
+            let told = ask.reply.send(Verdict::Unavailable).is_ok();
+            if self.shared.fail_closed || !told {
+                // Nobody knows whether it was granted; nobody else would end it.
+                self.batch.settle(Settle { record, pool: None, outcome: Outcome::default() });
+            }
+        }
+        self.backlog.join(std::mem::take(&mut self.batch));
+        tracing::warn!(waiting = self.backlog.len(), "ledger: {error}; what was settled is kept and tried again");
     }
 
     async fn write_principals(&mut self) {
@@ -338,7 +430,7 @@ impl Writer {
             Err(error) => {
                 tracing::warn!("ledger: who was seen is not recorded: {error}");
                 if error.is_outage() {
-                    self.paused_until = Some(self.shared.instant() + PAUSE);
+                    self.set_down(true);
                 }
                 for (sub, _) in self.unknown.drain() {
                     self.known.remove(&sub);
@@ -348,17 +440,13 @@ impl Writer {
     }
 
     async fn upkeep(&mut self, ticks: u32) {
-        if self.paused_until.is_some() {
-            // The next entry, or this, finds out whether the database is back.
-            self.paused_until = self.paused_until.filter(|until| self.shared.instant() < *until);
-            if self.paused_until.is_none() && self.has_work() {
-                self.commit().await;
-            }
+        // To sum up a long backlog takes a moment: now and then will do.
+        self.tell_figures();
+        if self.down {
             return;
         }
         match self.try_upkeep(ticks).await {
             Ok(()) => {}
-            // Else the next upkeep would be due by then, and the one after it: nobody would be answered any more.
             Err(error) if error.is_outage() => self.hold_back(&error),
             Err(error) => tracing::warn!("ledger upkeep: {error}"),
         }
@@ -417,12 +505,12 @@ impl Writer {
             // Whatever was entered last is to be on the disk.
             let (last, _) = oneshot::channel();
             self.flushes.push(last);
-            self.paused_until = None;
+            self.set_down(false);
             self.commit().await;
-            if self.paused_until.is_some() {
+            if self.down {
                 if self.shared.instant() >= deadline {
                     tracing::error!(
-                        lost = self.batch.len(),
+                        lost = self.backlog.len(),
                         "ledger: the database is gone and so are these settlements"
                     );
                     return;
@@ -430,6 +518,23 @@ impl Writer {
                 tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+}
+
+/// Returns once the database takes the ledger's transactions again.
+async fn back(store: Store) {
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        if table::probe(&store).await.is_ok() {
+            return;
+        }
+    }
+}
+
+async fn answered(probe: &mut Option<BoxFuture<'static, ()>>) {
+    match probe {
+        Some(probe) => probe.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -190,7 +190,7 @@ fn nothing_that_an_upstream_claims_overflows() {
     for overrides in [vec![], vec![over]] {
         let dear = Prices::new(Pricing { multiplier_nano: i64::MAX, overrides });
         let quote = quote(&dear, "claude-opus-4-6");
-        assert_eq!((quote.charge(&absurd), quote.bound(u64::MAX, Some(u64::MAX))), (Money::MAX, Money::MAX));
+        assert_eq!((quote.charge(&absurd), quote.bound(u64::MAX, u64::MAX, u64::MAX)), (Money::MAX, Money::MAX));
     }
 }
 
@@ -201,7 +201,7 @@ fn the_bound_covers_every_way_to_use_so_many_bytes_and_tokens() {
     let prices = Prices::new(Pricing { overrides: vec![odd], ..Pricing::default() });
     for id in ["claude-opus-4-6", "claude-haiku-5-5", "claude-sonnet-4-6", "ours"] {
         let quote = quote(&prices, id);
-        let bound = quote.bound(120_000, Some(500));
+        let bound = quote.bound(120_000, 500, 0);
         for usage in [
             Usage { input_tokens: 120_000, output_tokens: 500, fast: true, ..Usage::default() },
             Usage { cache_creation_1h_tokens: 120_000, output_tokens: 500, ..Usage::default() },

@@ -9,7 +9,7 @@ use crate::spend::Money;
 use crate::spend::ledger::account::Balance;
 use crate::spend::ledger::lease::LeaseKey;
 use crate::spend::period::Keys;
-use crate::store::{Param, Store, StoreError, Tx};
+use crate::store::{Param, Statement, Store, StoreError, Tx};
 
 const TAKE_LEASES: &str = "
     DELETE FROM lease WHERE replica = $1 AND (account, day) IN
@@ -82,4 +82,18 @@ pub(super) async fn release_expired(
         }
     }
     Ok(expired.len())
+}
+
+/// Do nothing, but wait as the ledger's transactions would for tables that somebody has locked.
+const PROBES: [&str; 4] = [
+    "DELETE FROM reservation WHERE 1 = 0",
+    "DELETE FROM usage WHERE 1 = 0",
+    "DELETE FROM account WHERE 1 = 0",
+    "DELETE FROM lease WHERE 1 = 0",
+];
+
+/// Whether the ledger's tables can be written.
+pub(in crate::spend) async fn probe(store: &Store) -> Result<(), StoreError> {
+    let tx = store.begin().await?;
+    tx.finish(&PROBES.map(|sql| -> Statement<'_> { (sql, &[]) })).await
 }

@@ -10,27 +10,28 @@ use super::lease::release_expired;
 use super::{AccountKey, RowWriter, Rows, id, ids};
 use crate::spend::Money;
 use crate::spend::ledger::account::Balance;
-use crate::spend::ledger::batch::Record;
+use crate::spend::ledger::batch::Aside;
 use crate::store::{Row, Store, StoreError, Tx};
 
 pub(super) const INSERT_RESERVATIONS: &str = "
     INSERT INTO reservation
         (id, account, day, week, month, amount, replica, expires_at, started_at, principal, groups, model, session_id,
-         agent_id, parent_agent_id, billing_group, model_asked)
+         agent_id, parent_agent_id, billing_group, model_asked, pool)
     SELECT e.value->>0, e.value->>1, e.value->>2, e.value->>3, e.value->>4, CAST(e.value->>5 AS BIGINT),
            e.value->>6, CAST(e.value->>7 AS BIGINT), CAST(e.value->>8 AS BIGINT), e.value->>9, e.value->>10,
-           e.value->>11, e.value->>12, e.value->>13, e.value->>14, e.value->>15, e.value->>16
+           e.value->>11, e.value->>12, e.value->>13, e.value->>14, e.value->>15, e.value->>16,
+           e.value->>17
     FROM json_each($1) AS e WHERE true
     ON CONFLICT (id) DO NOTHING
     RETURNING id";
 
 pub(in crate::spend) fn write_reservation(
     row: &mut RowWriter<'_>,
-    record: &Record,
-    amount: Money,
+    aside: &Aside,
     replica: &str,
     expires_at: Timestamp,
 ) {
+    let Aside { record, amount, pool } = aside;
     row.id(record.id);
     row.text(&record.account);
     row.periods(&record.keys);
@@ -42,6 +43,7 @@ pub(in crate::spend) fn write_reservation(
     row.groups(&record.principal);
     row.text(&record.model.id);
     row.origin(&record.origin);
+    row.text_or_null(pool.as_deref());
 }
 
 /// Gives the ids that were not there before.
@@ -56,6 +58,7 @@ pub(in crate::spend) struct Found {
     pub(in crate::spend) amount: Money,
     account: Arc<str>,
     keys: [Arc<str>; 3],
+    pool: Option<Arc<str>>,
 }
 
 impl Found {
@@ -65,13 +68,21 @@ impl Found {
             account: row.text(1)?.into(),
             keys: [row.text(2)?.into(), row.text(3)?.into(), row.text(4)?.into()],
             amount: Money::from_nano(row.int(5)?),
+            pool: row.text_or_null(6)?.map(Arc::from),
         })
     }
 
-    /// Counts `reserved` more in its account.
+    /// The rows that count it: its payer's, and its pool's of the month.
+    pub(super) fn account_keys(&self) -> impl Iterator<Item = AccountKey> {
+        let own = self.keys.iter().map(|key| (Arc::clone(key), Arc::clone(&self.account)));
+        let [_, _, month] = &self.keys;
+        own.chain(self.pool.iter().map(|pool| (Arc::clone(month), Arc::clone(pool))))
+    }
+
+    /// Counts `reserved` more in its accounts.
     pub(in crate::spend) fn add_to(&self, deltas: &mut BTreeMap<AccountKey, Balance>, reserved: Money) {
-        for key in &self.keys {
-            let delta = deltas.entry((key.clone(), self.account.clone())).or_default();
+        for key in self.account_keys() {
+            let delta = deltas.entry(key).or_default();
             delta.reserved = delta.reserved.plus(reserved);
         }
     }
@@ -79,7 +90,7 @@ impl Found {
 
 pub(super) const DELETE_RESERVATIONS: &str = "
     DELETE FROM reservation WHERE id IN (SELECT e.value->>0 FROM json_each($1) AS e)
-    RETURNING id, account, day, week, month, amount";
+    RETURNING id, account, day, week, month, amount, pool";
 
 pub(in crate::spend) async fn delete_reservations(tx: &mut Tx, ids: &Rows) -> Result<Vec<Found>, StoreError> {
     tx.fetch(DELETE_RESERVATIONS, &ids.param()).await?.iter().map(Found::read).collect()
@@ -89,7 +100,7 @@ const GROW_RESERVATIONS: &str = "
     UPDATE reservation SET amount = amount + CAST(e.value->>1 AS BIGINT)
     FROM json_each($1) AS e WHERE reservation.id = e.value->>0
     RETURNING reservation.id, reservation.account, reservation.day, reservation.week, reservation.month,
-              reservation.amount";
+              reservation.amount, reservation.pool";
 
 pub(in crate::spend) async fn grow_reservations(tx: &mut Tx, rows: &Rows) -> Result<Vec<Found>, StoreError> {
     tx.fetch(GROW_RESERVATIONS, &rows.param()).await?.iter().map(Found::read).collect()
@@ -114,9 +125,9 @@ const SETTLE_EXPIRED: &str = "
     INSERT INTO usage
         (id, started_at, principal, groups, session_id, agent_id, parent_agent_id, billing_group, model_asked, model,
          input_tokens, output_tokens, cache_read, cache_write_5m, cache_write_1h, web_searches, fast, charge, estimated,
-         account, day, week, month)
+         account, day, week, month, pool)
     SELECT id, started_at, principal, groups, session_id, agent_id, parent_agent_id, billing_group, model_asked, model,
-           0, 0, 0, 0, 0, 0, 0, amount, 1, account, day, week, month
+           0, 0, 0, 0, 0, 0, 0, amount, 1, account, day, week, month, pool
     FROM reservation WHERE id IN (SELECT e.value->>0 FROM json_each($1) AS e)
     ON CONFLICT (id) DO NOTHING
     RETURNING id";
@@ -147,8 +158,8 @@ pub(in crate::spend) async fn sweep_expired(
         for ended in delete_reservations(&mut tx, &rows).await? {
             ended.add_to(&mut deltas, Money::ZERO.minus(ended.amount));
             if new.contains(&ended.id) {
-                for key in &ended.keys {
-                    let delta = deltas.entry((key.clone(), ended.account.clone())).or_default();
+                for key in ended.account_keys() {
+                    let delta = deltas.entry(key).or_default();
                     delta.settled = delta.settled.plus(ended.amount);
                 }
                 swept.settled += 1;

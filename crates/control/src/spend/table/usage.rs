@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::cap::REVISION;
-use super::reservation::{DELETE_RESERVATIONS, Found};
 use uuid::Uuid;
 
+use super::cap::REVISION;
+use super::reservation::{DELETE_RESERVATIONS, Found};
 use super::{RowWriter, Rows, ids};
 use crate::spend::Money;
 use crate::spend::ledger::batch::Settle;
@@ -15,14 +15,14 @@ const INSERT_USAGE: &str = "
     INSERT INTO usage
         (id, started_at, principal, groups, session_id, agent_id, parent_agent_id, billing_group, model_asked, model,
          model_sent, upstream, status, input_tokens, output_tokens, cache_read, cache_write_5m, cache_write_1h,
-         web_searches, fast, charge, estimated, ms, ttfb_ms, account, day, week, month)
+         web_searches, fast, charge, estimated, ms, ttfb_ms, account, day, week, month, pool)
     SELECT e.value->>0, CAST(e.value->>1 AS BIGINT), e.value->>2, e.value->>3, e.value->>4, e.value->>5, e.value->>6,
            e.value->>7, e.value->>8, e.value->>9, e.value->>10, e.value->>11, CAST(e.value->>12 AS BIGINT),
            CAST(e.value->>13 AS BIGINT), CAST(e.value->>14 AS BIGINT), CAST(e.value->>15 AS BIGINT),
            CAST(e.value->>16 AS BIGINT), CAST(e.value->>17 AS BIGINT), CAST(e.value->>18 AS BIGINT),
            CAST(e.value->>19 AS BIGINT), CAST(e.value->>20 AS BIGINT), CAST(e.value->>21 AS BIGINT),
            CAST(e.value->>22 AS BIGINT), CAST(e.value->>23 AS BIGINT), e.value->>24, e.value->>25, e.value->>26,
-           e.value->>27
+           e.value->>27, e.value->>28
     FROM json_each($1) AS e WHERE true
     ON CONFLICT (id) DO NOTHING
     RETURNING id";
@@ -53,6 +53,7 @@ pub(in crate::spend) fn write_usage(row: &mut RowWriter<'_>, settle: &Settle) {
     row.int_or_null(millis(outcome.ttfb_ms));
     row.text(&record.account);
     row.periods(&record.keys);
+    row.text_or_null(settle.pool.as_deref());
 }
 
 const HAS_SPEND: &str = "

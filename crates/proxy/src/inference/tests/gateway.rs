@@ -97,12 +97,7 @@ impl Gateway {
         let directory = tempfile::tempdir().unwrap();
         let store = open(directory.path()).await;
         let caps = Caps::load(store.clone(), clock.clone(), GroupMode::Min).await.unwrap();
-        let spend = spend::Config {
-            group_mode: GroupMode::Min,
-            blocked_message: None,
-            fail_closed: false,
-            wait: Duration::from_millis(1),
-        };
+        let spend = spend::Config { wait: Duration::from_millis(1), ..spend::Config::default() };
         let prices = Prices::new(Pricing::default());
         let (ledger, writer) = Ledger::new(store.clone(), clock.clone(), caps.clone(), prices, &spend);
         #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]

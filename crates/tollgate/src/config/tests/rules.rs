@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use control::identity::{ClientCredential, SecretMethod};
-use control::spend::GroupMode;
+use control::spend::{GroupMode, Overshoot};
 
 use super::{GOOGLE_KEY_FILE, SECRET, environment, file, parse, read, refused, valid};
 use crate::config::Environment;
@@ -374,6 +374,12 @@ fn admin_rules() {
         "enforcement: {fail_closed_on_error: true}",
         &["enforcement.fail_closed_on_error: needs the admin section"],
     );
+    refused("enforcement: {overshoot: none}", &["enforcement.overshoot: needs the admin section"]);
+    let open = "admin: {}\nenforcement: {overshoot: none, fail_closed_on_error: false}";
+    refused(open, &["enforcement.fail_closed_on_error: must be true, or left out"]);
+    let (config, _) = valid("admin: {}\nenforcement: {overshoot: none}");
+    let spend = config.admin.unwrap().spend;
+    assert_eq!((spend.overshoot, spend.fail_closed), (Overshoot::None, true));
     refused("enforcement: {wait_seconds: 301}", &["enforcement.wait_seconds: must be"]);
     let (config, _) = valid("admin: {}\nenforcement: {fail_closed_on_error: false}");
     let spend = config.admin.unwrap().spend;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::response::Response;
 use control::spend::ledger::Standing;
-use control::spend::{Money, Refusal};
+use control::spend::{Money, Refusal, Scope};
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proxy::inference::{Failure, Full};
@@ -20,9 +20,15 @@ const CENT: i64 = 10_000_000;
 /// The answer to a request that failed so. `blocked_message` is the operator's word to blocked callers.
 pub(super) fn response(failure: &Failure, request_id: &str, blocked_message: Option<&str>) -> Response {
     let error_type = match failure {
-        Failure::Body(_) | Failure::BodyCut | Failure::Denied(_) | Failure::Unserved(_) => ErrorType::InvalidRequest,
+        Failure::Body(_)
+        | Failure::BodyCut
+        | Failure::Denied(_)
+        | Failure::Unserved(_)
+        | Failure::Blocked { refusal: Refusal::Unbounded(_), .. } => ErrorType::InvalidRequest,
         Failure::TooLarge => ErrorType::RequestTooLarge,
-        Failure::Blocked { refusal: Refusal::Over(_) | Refusal::Unavailable, .. } => ErrorType::Billing,
+        Failure::Blocked { refusal: Refusal::Over(_) | Refusal::TooDear { .. } | Refusal::Unavailable, .. } => {
+            ErrorType::Billing
+        }
         Failure::Blocked { refusal: Refusal::InFlight { .. }, .. } | Failure::Full(Full::Person) => {
             ErrorType::RateLimit
         }
@@ -38,6 +44,10 @@ fn message(failure: &Failure, blocked_message: Option<&str>) -> String {
     let Failure::Blocked { refusal, .. } = failure else { return failure.to_string() };
     let mut parts = match refusal {
         Refusal::Over(standing) => over(standing),
+        Refusal::TooDear { standing, bound } => too_dear(standing, *bound),
+        Refusal::Unbounded(why) => {
+            return format!("the cost of this request cannot be bounded, and no spend limit may be passed: {why}");
+        }
         Refusal::InFlight { .. } => {
             return "your other requests in flight use up what is left of your spend limit; try again shortly"
                 .to_owned();
@@ -54,10 +64,35 @@ fn over(standing: &Standing) -> Vec<String> {
     if standing.cap.cents > 0 {
         parts.push(format!("resets {}", standing.resets_at.strftime("%b %-d")));
     }
-    // Up to whole cents: what is shown as spent must not look like less than the cap.
-    let spent = Money::from_cents(standing.spent.nano().saturating_add(CENT - 1) / CENT);
-    parts.push(format!("{spent} spent of the {} cap of {}", standing.cap.period.as_str(), standing.cap.limit()));
+    parts.push(format!("{} spent of {}", spent(standing), limit(standing)));
     parts
+}
+
+/// Not yet reached, but no request of this size can be paid for.
+fn too_dear(standing: &Standing, bound: Money) -> Vec<String> {
+    let of_request = format!("this request may cost {}", whole_cents(bound));
+    let left = format!("{} is spent of {}", spent(standing), limit(standing));
+    let resets = format!("resets {}", standing.resets_at.strftime("%b %-d"));
+    vec!["spend limit reached".to_owned(), resets, format!("{of_request}, and {left}; ask for fewer max_tokens")]
+}
+
+fn limit(standing: &Standing) -> String {
+    let (period, limit) = (standing.cap.period.as_str(), standing.cap.limit());
+    match &standing.cap.source {
+        Scope::Group(group) if standing.cap.shared => {
+            format!("the {period} budget of {limit} that group {group} shares")
+        }
+        _ => format!("the {period} cap of {limit}"),
+    }
+}
+
+/// Up to whole cents: what is shown as spent must not look like less than the cap.
+fn spent(standing: &Standing) -> Money {
+    whole_cents(standing.spent)
+}
+
+fn whole_cents(amount: Money) -> Money {
+    Money::from_cents(amount.nano().saturating_add(CENT - 1) / CENT)
 }
 
 /// When and whether to come back.
@@ -66,7 +101,7 @@ fn dress(headers: &mut HeaderMap, failure: &Failure) {
         Failure::Blocked { refusal, retry_after } => {
             headers.extend(retry_after.map(|wait| (RETRY_AFTER, seconds(wait))));
             match refusal {
-                Refusal::Over(standing) => {
+                Refusal::Over(standing) | Refusal::TooDear { standing, .. } => {
                     headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
                     headers.extend(unified::over(standing));
                 }
@@ -74,7 +109,7 @@ fn dress(headers: &mut HeaderMap, failure: &Failure) {
                     headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
                     headers.extend(unified::unavailable());
                 }
-                Refusal::InFlight { .. } => {}
+                Refusal::InFlight { .. } | Refusal::Unbounded(_) => {}
             }
         }
         Failure::Overloaded { retry_after } => headers.extend(retry_after.clone().map(|value| (RETRY_AFTER, value))),
@@ -128,6 +163,23 @@ mod tests {
     async fn a_cap_of_nothing_never_resets() {
         let over = blocked(Refusal::Over(Box::new(standing(0, 0))), Some(1000));
         insta::assert_snapshot!(told(over, None).await, @r#"429 ["retry-after: 1", "x-should-retry: false"] {"type":"error","request_id":"r-1","error":{"type":"billing_error","message":"spend limit reached · $0 spent of the daily cap of $0"}}"#);
+    }
+
+    #[tokio::test]
+    async fn a_member_of_a_group_that_has_spent_its_budget_hears_of_the_group() {
+        let mut standing = standing(102, 100);
+        standing.cap.shared = true;
+        standing.cap.source = Scope::Group("eng".to_owned());
+        let over = blocked(Refusal::Over(Box::new(standing)), Some(1000));
+        insta::assert_snapshot!(told(over, Some("ask at https://go/limits")).await, @r#"429 ["retry-after: 1", "x-should-retry: false"] {"type":"error","request_id":"r-1","error":{"type":"billing_error","message":"spend limit reached · resets Nov 23 · $1.02 spent of the daily budget of $1 that group eng shares · ask at https://go/limits"}}"#);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_may_cost_more_than_is_left_hears_how_much() {
+        let dear = Refusal::TooDear { standing: Box::new(standing(74, 100)), bound: Money::from_cents(30) };
+        insta::assert_snapshot!(told(blocked(dear, Some(1000)), None).await, @r#"429 ["retry-after: 1", "x-should-retry: false"] {"type":"error","request_id":"r-1","error":{"type":"billing_error","message":"spend limit reached · resets Nov 23 · this request may cost $0.3, and $0.74 is spent of the daily cap of $1; ask for fewer max_tokens"}}"#);
+        let unbounded = Refusal::Unbounded(wire::messages::Unbounded::because("\"mcp_servers\" is set"));
+        insta::assert_snapshot!(told(blocked(unbounded, None), None).await, @r#"400 [] {"type":"error","request_id":"r-1","error":{"type":"invalid_request_error","message":"the cost of this request cannot be bounded, and no spend limit may be passed: \"mcp_servers\" is set"}}"#);
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ const OVERAGE_RESET: HeaderName = HeaderName::from_static("anthropic-ratelimit-u
 const UTILIZATION: HeaderName = HeaderName::from_static("anthropic-ratelimit-unified-overage-utilization");
 const THRESHOLD: HeaderName = HeaderName::from_static("anthropic-ratelimit-unified-overage-surpassed-threshold");
 const PERIOD: HeaderName = HeaderName::from_static("anthropic-ratelimit-unified-overage-period");
+const SCOPE: HeaderName = HeaderName::from_static("anthropic-ratelimit-unified-overage-scope");
 const DISABLED: HeaderName = HeaderName::from_static("anthropic-ratelimit-unified-overage-disabled-reason");
 
 /// For a request that was let through: the fullest cap, before this request.
@@ -38,7 +39,7 @@ pub(super) fn allowed(standing: &Standing) -> Vec<Header> {
 /// For a request that a cap stopped.
 pub(super) fn over(standing: &Standing) -> Vec<Header> {
     let reset = HeaderValue::from(standing.resets_at.as_second());
-    vec![
+    let mut headers = vec![
         (STATUS, HeaderValue::from_static("rejected")),
         (RESET, reset.clone()),
         (OVERAGE_RESET, reset),
@@ -46,7 +47,9 @@ pub(super) fn over(standing: &Standing) -> Vec<Header> {
         (THRESHOLD, HeaderValue::from_static("1")),
         (PERIOD, HeaderValue::from_static(standing.cap.period.as_str())),
         (DISABLED, HeaderValue::from_static("org_spend_cap_reached")),
-    ]
+    ];
+    headers.extend(standing.cap.shared.then_some((SCOPE, HeaderValue::from_static("group_pool"))));
+    headers
 }
 
 /// For a request that was stopped because nobody knows what was spent.
@@ -91,6 +94,7 @@ pub(super) mod tests {
                 period: Period::Daily,
                 cents: cap_cents,
                 source: Scope::User("u".to_owned()),
+                shared: false,
                 id: "spl_1".to_owned(),
             },
             spent: Money::from_cents(spent_cents),

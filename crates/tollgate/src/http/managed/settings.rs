@@ -43,6 +43,7 @@ pub(super) async fn serve(
             that this policy has for Claude Desktop's Code tab; its own managed settings must name this gateway");
         return (StatusCode::NOT_MODIFIED, common(), NO_STORE, tag, no_body()).into_response();
     }
+    let unchanged = has_current(&request, &served.etag);
     audit.emit(
         Some(&facts.request_id),
         &Event::ManagedServe {
@@ -50,9 +51,10 @@ pub(super) async fn serve(
             email: principal.email.as_deref(),
             policy_index: served.index,
             checksum: &served.checksum,
+            unchanged,
         },
     );
-    if has_current(&request, &served.etag) {
+    if unchanged {
         return (StatusCode::NOT_MODIFIED, common(), tag, no_body()).into_response();
     }
     let json = [(CONTENT_TYPE, "application/json;charset=utf-8")];

@@ -241,7 +241,9 @@ async fn serving_and_finding_unchanged_are_both_audited() {
         "checksum": tag.trim_matches('"'),
         "request_id": "req-1",
     });
-    assert_eq!(surface.audited().await, [line.clone(), line]);
+    let mut again = line.clone();
+    again["unchanged"] = json!(true);
+    assert_eq!(surface.audited().await, [line, again]);
 }
 
 fn for_desktop(kind: Kind) -> Config {

@@ -62,7 +62,7 @@ pub(crate) struct TestGateway {
     provider: Provider,
     store: Store,
     running: Running,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 enum Running {
@@ -178,12 +178,30 @@ impl TestGateway {
         gateway.stop().await
     }
 
+    /// Ends it and starts it again in this process, with this merged into its configuration.
+    pub(crate) async fn restart_with(&mut self, change: Value) {
+        self.stop().await;
+        let file = self.directory.path().join("gateway.yaml");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        merge(&mut config, change);
+        std::fs::write(&file, config.to_string()).unwrap();
+        let environment = Environment::from_pairs([("CLAUDE_GATEWAY_ALLOW_LOOPBACK", "1")]);
+        let loaded = config::load(&file, &environment).unwrap_or_else(|problems| panic!("{problems}"));
+        let started = boot::start_at(loaded, self.audit.clone(), Arc::new(SystemClock)).await;
+        self.running = Running::Here(Some(started.unwrap_or_else(|error| panic!("{error:#}"))));
+    }
+
     /// The process it runs as.
     pub(crate) fn process(&mut self) -> &mut Process {
         match &mut self.running {
             Running::AsProcess(process) => process,
             Running::Here(_) => panic!("this gateway is no process of its own"),
         }
+    }
+
+    /// The folder of its configuration.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
     }
 
     /// The database of a gateway that has ended.
@@ -358,17 +376,7 @@ impl Ready {
     fn gateway(self, url: String, audit: Audit, running: Running) -> TestGateway {
         let Self { upstreams, provider, store, directory, public_url } = self;
         let issuer = public_url.unwrap_or_else(|| url.clone());
-        TestGateway {
-            url,
-            issuer,
-            http: Http::new(),
-            audit,
-            upstreams,
-            provider,
-            store,
-            running,
-            _directory: directory,
-        }
+        TestGateway { url, issuer, http: Http::new(), audit, upstreams, provider, store, running, directory }
     }
 }
 

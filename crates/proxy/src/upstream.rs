@@ -6,13 +6,19 @@
 mod affinity;
 mod answer;
 mod anthropic;
+mod aws;
+mod base;
+mod bedrock;
 mod candidates;
+mod cloud;
 #[expect(dead_code, unused_imports, reason = "the providers that need it are not built yet")]
 pub mod credential;
 mod failure;
 mod health;
 mod load_test;
+mod messages_api;
 mod parts;
+mod renewed;
 #[cfg(test)]
 pub(crate) mod scripted;
 
@@ -33,34 +39,38 @@ use wire::messages::RequestHead;
 
 use affinity::Homes;
 use anthropic::Anthropic;
+use bedrock::Bedrock;
+use cloud::{Cloud, Way};
 use health::Health;
+use messages_api::{AnthropicAws, Mantle};
 
 pub use affinity::{CACHE_LIFE, CacheKey, LONG_CACHE_LIFE};
-pub use answer::{Answer, AnswerBody};
+pub use answer::{Answer, AnswerBody, AnswerError};
 pub use anthropic::answer_headers;
+pub use aws::{AssumeRole, AwsConfig, AwsCredential, SessionName};
+pub use bedrock::{BedrockConfig, Guardrail};
 pub use candidates::{Candidate, Round, Unserved};
 pub use failure::{Class, Failed, FailoverOn, Failure, Trigger, Verdict, verdict};
 pub use health::{Breaker, CircuitFigures, CircuitState, Trial};
 pub use load_test::LoadTest;
+pub use messages_api::{AnthropicAwsConfig, AnthropicAwsCredential};
 pub use parts::{Parts, Sent};
 
-/// One entry of `upstreams:` with `provider: anthropic`.
+/// One entry of `upstreams:`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `name`, unique among the upstreams.
     pub name: String,
     /// `base_url`: http or https, without query or fragment; a path is kept as a prefix.
     pub base_url: Url,
-    /// `auth`.
-    pub credential: Credential,
     /// `headers`: added to every request; none of the reserved names (contract B4). Values are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// `models`: the client-facing ids it serves; `None`: every model it has an id for.
     pub models: Option<Vec<String>>,
     /// `groups`: only members of one of these use it; `None`: everyone.
     pub groups: Option<Vec<String>>,
-    /// `forward_user_identity`: tell it who is calling.
-    pub forward_user_identity: bool,
+    /// `provider`, and what only that one has.
+    pub api: ApiConfig,
     /// How long it may take.
     pub timeouts: Timeouts,
     /// `failover_on`: which of its failures lead to the next upstream.
@@ -74,7 +84,7 @@ pub struct Config {
 pub struct Timeouts {
     /// `connect_ms`: from the lookup of its name to the end of the TLS handshake.
     pub connect: Duration,
-    /// `ttfb_ms`: from then to its response headers; on streams of clouds, to the first event.
+    /// `ttfb_ms`: from the beginning to its response headers; on streams of clouds, to the first event.
     pub first_byte: Duration,
     /// `idle_ms`: from one piece of the answer's body to the next.
     pub idle: Duration,
@@ -84,6 +94,50 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self { connect: Duration::from_secs(5), first_byte: Duration::from_secs(120), idle: Duration::from_secs(300) }
     }
+}
+
+/// What is different in each provider.
+#[derive(Debug, Clone)]
+pub enum ApiConfig {
+    /// `provider: anthropic`.
+    Anthropic(AnthropicConfig),
+    /// `provider: bedrock`.
+    Bedrock(BedrockConfig),
+    /// `provider: mantle`.
+    Mantle(AwsConfig),
+    /// `provider: anthropicAws`.
+    AnthropicAws(AnthropicAwsConfig),
+}
+
+impl ApiConfig {
+    /// The provider.
+    #[must_use]
+    pub const fn provider(&self) -> Provider {
+        match self {
+            Self::Anthropic(_) => Provider::Anthropic,
+            Self::Bedrock(_) => Provider::Bedrock,
+            Self::Mantle(_) => Provider::Mantle,
+            Self::AnthropicAws(_) => Provider::AnthropicAws,
+        }
+    }
+
+    /// `region`, where the ids of models depend on it.
+    #[must_use]
+    pub fn region(&self) -> Option<&str> {
+        match self {
+            Self::Bedrock(bedrock) => Some(&bedrock.aws.region),
+            Self::Anthropic(_) | Self::Mantle(_) | Self::AnthropicAws(_) => None,
+        }
+    }
+}
+
+/// An upstream with `provider: anthropic`.
+#[derive(Debug, Clone)]
+pub struct AnthropicConfig {
+    /// `auth`.
+    pub credential: Credential,
+    /// `forward_user_identity`: tell it who is calling.
+    pub forward_user_identity: bool,
 }
 
 /// What we show an upstream. Never shown to a client.
@@ -129,6 +183,8 @@ impl Endpoint {
 /// A client's request on its way to an upstream.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
+    /// The request's id, for logs and for errors that are told.
+    pub request_id: &'a str,
     /// What is asked.
     pub endpoint: Endpoint,
     /// The client's query string, verbatim.
@@ -173,7 +229,7 @@ impl Upstreams {
         egress: &Egress,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, Invalid> {
-        let all = configs.into_iter().map(|config| Upstream::new(config, catalog, clock).map(Arc::new));
+        let all = configs.into_iter().map(|config| Upstream::new(config, catalog, egress, clock).map(Arc::new));
         Ok(Self { all: all.collect::<Result<_, _>>()?, client: egress.client(), homes: Homes::default() })
     }
 
@@ -242,7 +298,29 @@ impl Upstreams {
         call: &Call<'_>,
         sent: &Sent,
     ) -> Result<Answer, Failure> {
-        let Api::Anthropic(api) = &upstream.api;
+        let Timeouts { connect, idle, .. } = upstream.timeouts;
+        let way = Way { client: &self.client, connect, idle };
+        // Boxed: the clouds' futures are large, and the first kind is the common one.
+        let of_cloud = match &upstream.api {
+            Api::Anthropic(api) => return self.exchange_with(api, upstream, model_id, call, sent).await,
+            Api::Bedrock(cloud) if call.endpoint == Endpoint::CountTokens => {
+                Box::pin(bedrock::count(cloud, way, call, model_id, sent)).await?
+            }
+            Api::Bedrock(cloud) => Box::pin(cloud.ask(way, call, model_id, sent)).await?,
+            Api::Mantle(cloud) => Box::pin(cloud.ask(way, call, model_id, sent)).await?,
+            Api::AnthropicAws(cloud) => Box::pin(cloud.ask(way, call, model_id, sent)).await?,
+        };
+        Failure::judge(of_cloud, &upstream.failover_on)
+    }
+
+    async fn exchange_with(
+        &self,
+        api: &Anthropic,
+        upstream: &Upstream,
+        model_id: &str,
+        call: &Call<'_>,
+        sent: &Sent,
+    ) -> Result<Answer, Failure> {
         let request =
             api.request(call, model_id, sent.clone()).map_err(|error| Failure::Unsendable(error.to_string()))?;
         let response =
@@ -273,6 +351,8 @@ pub struct Upstream {
     timeouts: Timeouts,
     failover_on: FailoverOn,
     health: Health,
+    provider: Provider,
+    region: Option<String>,
     api: Api,
     is_known_unmetered: AtomicBool,
 }
@@ -281,11 +361,28 @@ pub struct Upstream {
 #[derive(Debug)]
 enum Api {
     Anthropic(Anthropic),
+    Bedrock(Cloud<Bedrock>),
+    Mantle(Cloud<Mantle>),
+    AnthropicAws(Cloud<AnthropicAws>),
+}
+
+impl Api {
+    fn new(config: &Config, egress: &Egress, clock: &Arc<dyn Clock>) -> Result<Self, Invalid> {
+        let name = &config.name;
+        Ok(match config.api.clone() {
+            ApiConfig::Anthropic(api) => Self::Anthropic(Anthropic::new(config, &api)?),
+            ApiConfig::Bedrock(api) => Self::Bedrock(Cloud::new(config, Bedrock::new(name, api, egress, clock)?)?),
+            ApiConfig::Mantle(aws) => Self::Mantle(Cloud::new(config, Mantle::new(name, aws, egress, clock)?)?),
+            ApiConfig::AnthropicAws(api) => {
+                Self::AnthropicAws(Cloud::new(config, AnthropicAws::new(name, api, egress, clock)?)?)
+            }
+        })
+    }
 }
 
 impl Upstream {
-    fn new(config: Config, catalog: &Catalog, clock: &Arc<dyn Clock>) -> Result<Self, Invalid> {
-        let api = Api::Anthropic(Anthropic::new(&config)?);
+    fn new(config: Config, catalog: &Catalog, egress: &Egress, clock: &Arc<dyn Clock>) -> Result<Self, Invalid> {
+        let api = Api::new(&config, egress, clock)?;
         let ids = |listed: Vec<String>| listed.iter().filter_map(|id| Some(catalog.resolve(id)?.id.clone())).collect();
         Ok(Self {
             health: Health::new(config.name.clone(), config.breaker, Arc::clone(clock)),
@@ -294,6 +391,8 @@ impl Upstream {
             groups: config.groups,
             timeouts: config.timeouts,
             failover_on: config.failover_on,
+            provider: config.api.provider(),
+            region: config.api.region().map(str::to_owned),
             api,
             is_known_unmetered: AtomicBool::new(false),
         })
@@ -335,9 +434,7 @@ impl Upstream {
     }
 
     fn id_for<'a>(&self, model: &'a Model) -> Option<Cow<'a, str>> {
-        match self.api {
-            Api::Anthropic(_) => model.id_for(&self.name, Provider::Anthropic, None),
-        }
+        model.id_for(&self.name, self.provider, self.region.as_deref())
     }
 }
 
@@ -351,11 +448,13 @@ mod tests {
         Config {
             name: name.to_owned(),
             base_url: base_url.parse().unwrap(),
-            credential: Credential::ApiKey("sk-test".into()),
             headers: Vec::new(),
             models: None,
             groups: None,
-            forward_user_identity: false,
+            api: ApiConfig::Anthropic(AnthropicConfig {
+                credential: Credential::ApiKey("sk-test".into()),
+                forward_user_identity: false,
+            }),
             timeouts: Timeouts::default(),
             failover_on: FailoverOn::default(),
             breaker: Some(Breaker::default()),
@@ -364,7 +463,12 @@ mod tests {
 
     pub(super) fn upstream(name: &str) -> Arc<Upstream> {
         let catalog = Catalog::new(Vec::new(), true).unwrap();
+        build(config(name, "http://127.0.0.1:1"), &catalog)
+    }
+
+    pub(super) fn build(config: Config, catalog: &Catalog) -> Arc<Upstream> {
+        let egress = Egress::new(&control::connect::Config::default()).unwrap();
         let clock: Arc<dyn Clock> = Arc::new(control::clock::SystemClock);
-        Arc::new(Upstream::new(config(name, "http://127.0.0.1:1"), &catalog, &clock).unwrap())
+        Arc::new(Upstream::new(config, catalog, &egress, &clock).unwrap())
     }
 }

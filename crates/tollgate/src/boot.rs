@@ -454,7 +454,8 @@ fn shown(server: &Server, tls: bool) -> String {
 /// What an operator looks for first.
 fn summary(config: &Config) -> Vec<String> {
     let list = |names: &[String], none: &str| if names.is_empty() { none.to_owned() } else { names.join(", ") };
-    let upstreams: Vec<String> = config.upstreams.iter().map(|up| format!("{}(anthropic)", up.name)).collect();
+    let upstreams: Vec<String> =
+        config.upstreams.iter().map(|up| format!("{}({})", up.name, up.api.provider().as_str())).collect();
     let proxies = config.listen.trusted_proxies.len();
     let client_ips = match proxies {
         0 => "client IPs: the connection's peer; X-Forwarded-For is ignored".to_owned(),

@@ -32,6 +32,22 @@ pub enum Provider {
     Foundry,
 }
 
+impl Provider {
+    /// As it is written in `upstreams[].provider`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Anthropic => "anthropic",
+            Self::Bedrock => "bedrock",
+            Self::Mantle => "mantle",
+            Self::AnthropicAws => "anthropicAws",
+            Self::AnthropicGoogleCloud => "anthropicGoogleCloud",
+            Self::Vertex => "vertex",
+            Self::Foundry => "foundry",
+        }
+    }
+}
+
 /// Prices of one class of tokens, in nano-dollars per million tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {

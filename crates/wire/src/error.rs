@@ -6,40 +6,76 @@ use bytes::Bytes;
 use serde::Serialize;
 
 /// The `error.type` of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorType {
     /// The request is malformed or asks for what cannot be.
-    #[serde(rename = "invalid_request_error")]
     InvalidRequest,
     /// No valid credentials.
-    #[serde(rename = "authentication_error")]
     Authentication,
     /// Valid credentials without the right.
-    #[serde(rename = "permission_error")]
     Permission,
     /// No such resource.
-    #[serde(rename = "not_found_error")]
     NotFound,
     /// The body is too large.
     RequestTooLarge,
     /// Too many requests.
-    #[serde(rename = "rate_limit_error")]
     RateLimit,
     /// Something failed on our side or beyond.
-    #[serde(rename = "api_error")]
     Api,
     /// Too busy for now.
-    #[serde(rename = "overloaded_error")]
     Overloaded,
     /// A spend cap is reached.
-    #[serde(rename = "billing_error")]
     Billing,
     /// No answer in time.
-    #[serde(rename = "timeout_error")]
     Timeout,
     /// The operation does not exist on this upstream.
     NotSupported,
+}
+
+impl ErrorType {
+    const ALL: [Self; 11] = [
+        Self::InvalidRequest,
+        Self::Authentication,
+        Self::Permission,
+        Self::NotFound,
+        Self::RequestTooLarge,
+        Self::RateLimit,
+        Self::Api,
+        Self::Overloaded,
+        Self::Billing,
+        Self::Timeout,
+        Self::NotSupported,
+    ];
+
+    /// Its public name, as in `error.type`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request_error",
+            Self::Authentication => "authentication_error",
+            Self::Permission => "permission_error",
+            Self::NotFound => "not_found_error",
+            Self::RequestTooLarge => "request_too_large",
+            Self::RateLimit => "rate_limit_error",
+            Self::Api => "api_error",
+            Self::Overloaded => "overloaded_error",
+            Self::Billing => "billing_error",
+            Self::Timeout => "timeout_error",
+            Self::NotSupported => "not_supported",
+        }
+    }
+
+    /// The type of that public name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+impl Serialize for ErrorType {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
 }
 
 /// `{"type":"error","request_id":..,"error":{"type":..,"message":..}}`, its fields in that order.

@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 256;
 pub(crate) struct Invalid;
 
 /// One member of an object; spans are offsets into the document.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Member {
     /// Where the key starts, at its quote.
     pub(crate) start: usize,

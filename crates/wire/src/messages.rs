@@ -3,6 +3,7 @@
 //! Knows JSON and spans; knows nothing of which model exists or who may use it.
 
 mod reach;
+mod rewrite;
 
 use std::ops::Range;
 
@@ -11,6 +12,8 @@ use bytes::Bytes;
 pub use reach::{Reach, Unbounded, reach};
 
 use crate::json::{self, Member};
+
+pub use rewrite::{Layout, Rewrite};
 
 /// What one pass over a request body finds. Spans are byte offsets into that body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub struct RequestHead {
     pub session_id: Option<String>,
     /// Bytes of the values of `messages`, `system` and `tools`: what an estimate of the input starts from.
     pub message_bytes: usize,
+    /// Where every top-level member stands, for a [`Rewrite`].
+    pub layout: Layout,
 }
 
 /// What is wrong with a request body. The texts are shown to the client as they are.
@@ -65,7 +70,9 @@ pub fn read_head(body: &[u8]) -> Result<RequestHead, BodyError> {
     let mut repeated = None;
     let mut message_bytes = 0;
     let mut unreadable = false;
+    let mut layout = Layout::with_room();
     let object = json::members(body, |key, member| {
+        layout.push(key.len(), &member);
         if let Some(at) = READ_ONCE.iter().position(|name| json::key_is(key, name)) {
             if fields[at].replace(member).is_some() {
                 repeated = repeated.or(Some(READ_ONCE[at]));
@@ -98,7 +105,16 @@ pub fn read_head(body: &[u8]) -> Result<RequestHead, BodyError> {
         tags: tags.map(cut),
         session_id: value(&metadata).and_then(session_id),
         message_bytes,
+        layout,
     })
+}
+
+impl RequestHead {
+    /// `thinking.budget_tokens` in the body that this is the head of.
+    #[must_use]
+    pub fn thinking_budget(&self, body: &[u8]) -> Option<u64> {
+        whole_number(json::get(self.layout.value(body, "thinking")?, "budget_tokens")?)
+    }
 }
 
 /// The fields that may stand only once (R15). Those that [`read_head`] reads come first, in the order it takes them.

@@ -2,9 +2,13 @@
 //!
 //! Knows the framing of the WHATWG HTML standard, section 9.2; knows nothing of what the events mean.
 
+mod whole;
+
 use std::borrow::Cow;
 
 use memchr::memchr2;
+
+pub use whole::{Oversized, WholeEvents};
 
 /// Events larger than this many bytes (their lines together) are skipped and counted.
 pub const MAX_EVENT_BYTES: usize = 1 << 20;

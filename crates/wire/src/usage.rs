@@ -15,6 +15,8 @@ use body::Body;
 use decode::Decoder;
 use stream::Stream;
 
+pub(crate) use stream::event_type;
+
 /// Tokens of one request by price class.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {

@@ -11,6 +11,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 
 use super::client::RequestError;
+use super::guard::is_credential_service;
 use super::proxy::Proxies;
 use super::{Config, ConnectError, Connector, GuardedTlsConnector, UpstreamClient, connect_error};
 
@@ -84,6 +85,12 @@ impl Egress {
         Ok(Self { direct: UpstreamClient::new(GuardedTlsConnector::new(tcp, tls)), ..self.clone() })
     }
 
+    /// The same way out for the requests of [`Egress::fetch`], through the forward proxy where the environment says so.
+    #[must_use]
+    pub fn through_proxy(&self) -> Self {
+        Self { direct: UpstreamClient::new(self.to_upstreams.clone()), ..self.clone() }
+    }
+
     /// The same way out for the requests of [`Egress::fetch`] to services that a cloud offers to this machine itself: its
     /// metadata service, an identity endpoint beside the process. They live at the very addresses that everything else is
     /// kept from, so nothing is checked and no proxy is asked. Only for addresses that are part of a cloud's own protocol or
@@ -93,6 +100,13 @@ impl Egress {
         let tcp = Connector::unguarded(Arc::clone(&self.tls));
         let direct = UpstreamClient::new(GuardedTlsConnector::new(tcp, Arc::clone(&self.tls)));
         Self { proxies: None, direct, ..self.clone() }
+    }
+
+    /// Whether a host, as it is written in a URL, is one where the clouds' tools ask for credentials: an address of the
+    /// metadata services, or this machine.
+    #[must_use]
+    pub fn is_credential_service(host: &str) -> bool {
+        is_credential_service(host)
     }
 
     /// A client for upstreams with a pool of its own, through the forward proxy where the environment says so. It follows

@@ -56,6 +56,18 @@ pub fn check_literal_host(host: &str, allow_loopback: bool) -> Result<(), Blocke
     }
 }
 
+/// Whether a host is written exactly as the clouds' tools write where they ask for credentials: Amazon's instances
+/// (169.254.169.254), containers (169.254.170.2) and pods (169.254.170.23) and their IPv6 forms, or this machine.
+pub(super) fn is_credential_service(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
+    let is_loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    is_loopback
+        || matches!(
+            host.as_str(),
+            "localhost" | "169.254.169.254" | "169.254.170.2" | "169.254.170.23" | "fd00:ec2::254" | "fd00:ec2::23"
+        )
+}
+
 /// Checks a name that somebody else will resolve: those that mean the resolver's own machine (RFC 6761, section 6.3, and
 /// the names that Linux distributions write into `/etc/hosts`).
 pub(super) fn check_loopback_name(host: &str) -> Result<(), Blocked> {

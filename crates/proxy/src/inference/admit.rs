@@ -78,6 +78,7 @@ impl Admitted {
     /// The request as upstreams see it.
     pub(super) fn call<'a>(&'a self, inference: &Inference, facts: &'a Facts) -> Call<'a> {
         Call {
+            request_id: &facts.request_id,
             endpoint: self.endpoint,
             query: self.head.uri.query(),
             headers: &self.head.headers,

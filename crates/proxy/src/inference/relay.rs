@@ -17,7 +17,7 @@ use wire::usage::{Meter, Source};
 use super::attempt::Answered;
 use super::settle::{Charge, Outcome, Tab};
 use super::{Answer, Failure};
-use crate::upstream::{AnswerBody, Endpoint, answer_headers};
+use crate::upstream::{AnswerBody, AnswerError, Endpoint, answer_headers};
 
 /// Bytes of text after which the reservation is looked at again; about a thousand tokens.
 const GROW_EVERY: u64 = 4096;
@@ -53,7 +53,7 @@ pin_project! {
 pub enum Interrupted {
     /// The upstream's connection broke.
     #[error("the upstream broke off its answer: {0}")]
-    Upstream(#[from] hyper::Error),
+    Upstream(#[from] AnswerError),
     /// The upstream has sent nothing for so long (`idle_ms`).
     #[error("the upstream has sent nothing for {} s", .0.as_secs_f64())]
     Idle(Duration),
@@ -76,6 +76,8 @@ struct Witness {
     listener: Option<Listener>,
     /// `None` when nothing can be written between its events.
     events: Option<Events>,
+    /// A break is told as an event behind the whole ones that came.
+    tells_breaks: bool,
 }
 
 /// The meter, and how much of what it saw the ledger knows.
@@ -105,18 +107,21 @@ pub(super) fn relay(mut tab: Tab, answered: Answered) -> Answer {
     });
     // Nothing can be written into a compressed stream.
     let events = (is_stream && answer.content_encoding().is_none()).then_some(Events { last: *b"\n\n\n\n" });
+    let (status, headers) = (answer.status(), answer_headers(answer.headers()));
+    let body = answer.into_body();
+    let tells_breaks = body.is_of_whole_events();
     Answer {
-        status: answer.status(),
-        headers: answer_headers(answer.headers()),
+        status,
+        headers,
         standing: tab.standing().cloned(),
         body: Relay {
-            body: Some(answer.into_body()),
+            body: Some(body),
             cut: tab.inference().cut.clone().cancelled_owned(),
             ended: None,
             idle: upstream.idle_timeout(),
             pause: None,
             broken: None,
-            witness: Witness { tab, listener, events },
+            witness: Witness { tab, listener, events, tells_breaks },
         },
     }
 }
@@ -177,15 +182,20 @@ impl Body for Relay {
                 }
                 Some(Err(error)) => {
                     *this.body = None;
-                    let why = Interrupted::from(error);
-                    this.witness.broke_off(&why);
-                    // What came before it is sent on first: a server drops what it has not written when a body fails.
-                    *this.broken = Some(why);
+                    match this.witness.broke(error) {
+                        Ok(told) => return Poll::Ready(Some(Ok(told))),
+                        // What came before it is sent on first: a server drops what it has not written when a body fails.
+                        Err(why) => *this.broken = Some(why),
+                    }
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
                 None => {
                     *this.body = None;
+                    if this.witness.is_cut_short() {
+                        let why = AnswerError::Stream("it ended before its last event".to_owned());
+                        return Poll::Ready(Some(this.witness.broke(why)));
+                    }
                     this.witness.conclude(None);
                     return Poll::Ready(None);
                 }
@@ -220,6 +230,25 @@ impl Witness {
         self.conclude(Some(Outcome::UpstreamAborted));
     }
 
+    /// The same for a body that broke. Behind whole events the client is told so, and nothing of why (contract B4).
+    fn broke(&mut self, why: AnswerError) -> Result<Frame<Bytes>, Interrupted> {
+        let why = Interrupted::from(why);
+        self.broke_off(&why);
+        if !self.tells_breaks {
+            return Err(why);
+        }
+        Ok(error_event(ErrorType::Api, "upstream error", &self.tab.facts().request_id))
+    }
+
+    /// A stream of whole events ended without its last one.
+    fn is_cut_short(&self) -> bool {
+        let unfinished = |listener: &Listener| {
+            let reading = listener.meter.so_far();
+            !reading.complete && reading.error_type.is_none()
+        };
+        self.tells_breaks && self.listener.as_ref().is_some_and(unfinished)
+    }
+
     /// There is no time left: the upstream is let go, and the client is told where that is possible (R38).
     fn cut_off(&mut self, why: Interrupted) -> Result<Frame<Bytes>, Interrupted> {
         match why {
@@ -234,8 +263,7 @@ impl Witness {
             Interrupted::Idle(_) => (ErrorType::Timeout, why.to_string()),
             Interrupted::Stopping | Interrupted::Upstream(_) => (ErrorType::Overloaded, Failure::Stopping.to_string()),
         };
-        let envelope = Envelope::new(kind, &text).request_id(&self.tab.facts().request_id).to_bytes();
-        Ok(Frame::data([b"event: error\ndata: ", &envelope[..], b"\n\n"].concat().into()))
+        Ok(error_event(kind, &text, &self.tab.facts().request_id))
     }
 
     /// Settles: the answer came to its end, or `broken` says why it did not.
@@ -257,6 +285,11 @@ impl Witness {
         let outcome = self.tab.abandoned();
         self.conclude(if is_whole { None } else { Some(outcome) });
     }
+}
+
+fn error_event(kind: ErrorType, text: &str, request_id: &str) -> Frame<Bytes> {
+    let envelope = Envelope::new(kind, text).request_id(request_id).to_bytes();
+    Frame::data([b"event: error\ndata: ", &envelope[..], b"\n\n"].concat().into())
 }
 
 impl Listener {

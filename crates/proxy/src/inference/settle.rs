@@ -144,7 +144,8 @@ impl Tab {
 
     /// The upstream that holds its session's cache, where that is not the one that comes first anyway.
     pub(super) fn find_home(&mut self, model: &str) -> Option<Arc<Upstream>> {
-        let session = self.origin.session_id.as_deref()?;
+        // Counting writes no cache, and may be done where nothing else is.
+        let session = self.origin.session_id.as_deref().filter(|_| self.endpoint == Endpoint::Messages)?;
         let upstreams = &self.inference.upstreams;
         let key = upstreams.cache_key(&self.facts.principal.sub, session, model);
         self.cache = Some(key);

@@ -9,8 +9,10 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
+use wire::event_stream::Broken;
 use wire::usage::Meter;
 
+use super::cloud::CloudBody;
 use super::load_test::Reply;
 
 /// Errors longer than this are relayed unread.
@@ -27,9 +29,33 @@ pub struct Answer {
 #[derive(Debug)]
 pub struct AnswerBody {
     peeked: Bytes,
-    rest: Option<ResponseBody>,
+    rest: Rest,
+}
+
+/// What has not been read yet.
+#[derive(Debug)]
+enum Rest {
+    Nothing,
+    /// As it comes.
+    Wire(ResponseBody),
+    /// A cloud's stream, as Anthropic's.
+    Cloud(Pin<Box<CloudBody>>),
     /// A canned reply in the place of either.
-    canned: Option<Box<Reply>>,
+    Canned(Box<Reply>),
+}
+
+/// Why an answer's body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    /// The connection broke.
+    #[error(transparent)]
+    Connection(#[from] hyper::Error),
+    /// What came is no stream of events any more, or says so itself.
+    #[error(transparent)]
+    Frames(Broken),
+    /// The stream is not whole.
+    #[error("{0}")]
+    Stream(String),
 }
 
 impl Answer {
@@ -37,20 +63,25 @@ impl Answer {
     #[must_use]
     pub fn arriving(response: Response<ResponseBody>) -> Self {
         let (head, rest) = response.into_parts();
-        Self { head, body: AnswerBody { peeked: Bytes::new(), rest: Some(rest), canned: None } }
+        Self { head, body: AnswerBody { peeked: Bytes::new(), rest: Rest::Wire(rest) } }
+    }
+
+    /// A cloud's stream that begins with these events.
+    pub(super) fn streaming(head: response::Parts, first: Bytes, rest: Pin<Box<CloudBody>>) -> Self {
+        Self { head, body: AnswerBody { peeked: first, rest: Rest::Cloud(rest) } }
     }
 
     /// The canned reply of a load test.
     pub(super) fn canned(response: Response<()>, reply: Reply) -> Self {
         let (head, ()) = response.into_parts();
-        Self { head, body: AnswerBody { peeked: Bytes::new(), rest: None, canned: Some(Box::new(reply)) } }
+        Self { head, body: AnswerBody { peeked: Bytes::new(), rest: Rest::Canned(Box::new(reply)) } }
     }
 
     /// An answer whose body is known.
     #[must_use]
     pub fn whole(response: Response<Bytes>) -> Self {
         let (head, peeked) = response.into_parts();
-        Self { head, body: AnswerBody { peeked, rest: None, canned: None } }
+        Self { head, body: AnswerBody { peeked, rest: Rest::Nothing } }
     }
 
     /// Its status.
@@ -108,14 +139,20 @@ impl Answer {
     /// When the connection breaks before the body is whole.
     pub async fn error_message(&mut self) -> Result<Option<String>, hyper::Error> {
         let mut meter = Meter::new(self.content_type(), self.content_encoding());
-        let Some(mut rest) = self.body.rest.take() else { return Ok(None) };
+        let mut rest = match std::mem::replace(&mut self.body.rest, Rest::Nothing) {
+            Rest::Wire(rest) => rest,
+            other => {
+                self.body.rest = other;
+                return Ok(None);
+            }
+        };
         let mut read = BytesMut::new();
         while let Some(frame) = rest.frame().await {
             let data = frame?.into_data().unwrap_or_default();
             read.extend_from_slice(&data);
             meter.feed(&data);
             if read.len() > MAX_PEEK {
-                self.body = AnswerBody { peeked: read.freeze(), rest: Some(rest), canned: None };
+                self.body = AnswerBody { peeked: read.freeze(), rest: Rest::Wire(rest) };
                 return Ok(None);
             }
         }
@@ -124,35 +161,47 @@ impl Answer {
     }
 }
 
+impl AnswerBody {
+    /// It consists of whole events, so that one of ours can stand behind any of them, also when it breaks off.
+    #[must_use]
+    pub fn is_of_whole_events(&self) -> bool {
+        matches!(self.rest, Rest::Cloud(_))
+    }
+}
+
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = AnswerError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         if !self.peeked.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.peeked)))));
         }
-        if let Some(canned) = &mut self.canned {
-            return canned.poll_next(cx).map(|event| event.map(|event| Ok(Frame::data(event))));
-        }
         match &mut self.rest {
-            Some(rest) => Pin::new(rest).poll_frame(cx),
-            None => Poll::Ready(None),
+            Rest::Wire(rest) => Pin::new(rest).poll_frame(cx).map_err(AnswerError::from),
+            Rest::Cloud(rest) => rest.as_mut().poll_frame(cx),
+            Rest::Canned(reply) => reply.poll_next(cx).map(|event| event.map(|event| Ok(Frame::data(event)))),
+            Rest::Nothing => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         self.peeked.is_empty()
-            && self.rest.as_ref().is_none_or(Body::is_end_stream)
-            && self.canned.as_ref().is_none_or(|reply| reply.is_over())
+            && match &self.rest {
+                Rest::Wire(rest) => rest.is_end_stream(),
+                Rest::Cloud(rest) => rest.is_end_stream(),
+                Rest::Canned(reply) => reply.is_over(),
+                Rest::Nothing => true,
+            }
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.canned.is_some() {
-            return SizeHint::default();
-        }
         let peeked = self.peeked.len() as u64;
-        let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let rest = match &self.rest {
+            Rest::Wire(rest) => rest.size_hint(),
+            Rest::Cloud(_) | Rest::Canned(_) => SizeHint::default(),
+            Rest::Nothing => SizeHint::with_exact(0),
+        };
         let mut hint = SizeHint::new();
         hint.set_lower(peeked + rest.lower());
         if let Some(upper) = rest.upper() {

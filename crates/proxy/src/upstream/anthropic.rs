@@ -4,24 +4,21 @@
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use secrecy::{ExposeSecret, SecretString};
 use wire::messages::{Edit, splice};
 
+use super::base::Base;
+use super::cloud::{ANTHROPIC_BETA, ANTHROPIC_VERSION, TAGS_BETA};
 use super::parts::{Parts, Sent};
-use super::{Call, Caller, Config, Credential, Invalid};
+use super::{AnthropicConfig, Call, Caller, Config, Credential, Invalid};
 
-const ANTHROPIC_BETA: HeaderName = HeaderName::from_static("anthropic-beta");
-const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// The beta that lets an OAuth token in.
 const OAUTH_BETA: &str = "oauth-2025-04-20";
-/// The beta that `tags` in the body needs; goes when they go.
-const TAGS_BETA: &str = "request-tags-2026-08-21";
 /// Names us after the client's own product, as the reference does.
-const VERSION: &str = concat!("cc-gateway/", env!("CARGO_PKG_VERSION"));
+pub(super) const VERSION: &str = concat!("cc-gateway/", env!("CARGO_PKG_VERSION"));
 
 /// Headers of answers that speak of our account, not of the client's request: rate limits and who pays.
 const OURS_ALONE: [&str; 5] = [
@@ -35,10 +32,7 @@ const OURS_ALONE: [&str; 5] = [
 /// Where and as whom to send.
 #[derive(Debug)]
 pub(super) struct Anthropic {
-    scheme: Scheme,
-    authority: Authority,
-    /// Path of `base_url`, without a trailing slash.
-    prefix: String,
+    base: Base,
     credential: (HeaderName, HeaderValue),
     oauth: bool,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -46,14 +40,8 @@ pub(super) struct Anthropic {
 }
 
 impl Anthropic {
-    pub(super) fn new(config: &Config) -> Result<Self, Invalid> {
-        let name = || config.name.clone();
-        let url: Uri = config.base_url.as_str().parse().map_err(|_| Invalid::BaseUrl(name()))?;
-        let scheme = url.scheme().cloned().ok_or_else(|| Invalid::BaseUrl(name()))?;
-        // Without user and password: they would be sent to whoever reads the Host header.
-        let host_and_port = url.authority().and_then(|authority| authority.as_str().rsplit('@').next());
-        let authority = host_and_port.and_then(|text| text.parse().ok()).ok_or_else(|| Invalid::BaseUrl(name()))?;
-        let (header, text) = match &config.credential {
+    pub(super) fn new(config: &Config, api: &AnthropicConfig) -> Result<Self, Invalid> {
+        let (header, text) = match &api.credential {
             Credential::ApiKey(key) => ("x-api-key", key.clone()),
             Credential::OauthToken(token) => {
                 ("authorization", SecretString::from(format!("Bearer {}", token.expose_secret())))
@@ -63,13 +51,11 @@ impl Anthropic {
             HeaderValue::from_str(text.expose_secret()).map_err(|_| Invalid::Credential(config.name.clone()))?;
         credential.set_sensitive(true);
         Ok(Self {
-            scheme,
-            authority,
-            prefix: url.path().trim_end_matches('/').to_owned(),
+            base: Base::new(&config.name, &config.base_url)?,
             credential: (HeaderName::from_static(header), credential),
-            oauth: matches!(config.credential, Credential::OauthToken(_)),
+            oauth: matches!(api.credential, Credential::OauthToken(_)),
             headers: config.headers.clone(),
-            forward_user_identity: config.forward_user_identity,
+            forward_user_identity: api.forward_user_identity,
         })
     }
 
@@ -77,23 +63,9 @@ impl Anthropic {
     pub(super) fn request(&self, call: &Call<'_>, model_id: &str, sent: Sent) -> Result<Request<Parts>, http::Error> {
         let mut request = Request::new(Parts::new(body(call, model_id), sent));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.uri(call)?;
+        *request.uri_mut() = self.base.uri_of(call.endpoint.path(), call.query)?;
         *request.headers_mut() = self.request_headers(call);
         Ok(request)
-    }
-
-    fn uri(&self, call: &Call<'_>) -> Result<Uri, http::Error> {
-        let path = call.endpoint.path();
-        let path_and_query = match (self.prefix.as_str(), call.query) {
-            ("", None) => PathAndQuery::from_static(path),
-            (prefix, None) => format!("{prefix}{path}").try_into()?,
-            (prefix, Some(query)) => format!("{prefix}{path}?{query}").try_into()?,
-        };
-        Uri::builder()
-            .scheme(self.scheme.clone())
-            .authority(self.authority.clone())
-            .path_and_query(path_and_query)
-            .build()
     }
 
     fn request_headers(&self, call: &Call<'_>) -> HeaderMap {

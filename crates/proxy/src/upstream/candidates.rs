@@ -125,7 +125,7 @@ mod tests {
 
     use wire::catalog::{Catalog, CustomModel};
 
-    use super::super::tests::config;
+    use super::super::tests::{build, config};
     use super::*;
 
     fn catalog() -> Catalog {
@@ -139,8 +139,7 @@ mod tests {
         let mut configs = ["a", "b", "c"].map(|name| config(name, "http://127.0.0.1:1"));
         configs[0].models = Some(vec!["CLAUDE-sonnet-4-5".to_owned()]);
         configs[2].groups = Some(vec!["eng".to_owned()]);
-        let clock: Arc<dyn control::clock::Clock> = Arc::new(control::clock::SystemClock);
-        configs.into_iter().map(|config| Arc::new(Upstream::new(config, catalog, &clock).unwrap())).collect()
+        configs.into_iter().map(|config| build(config, catalog)).collect()
     }
 
     fn serving(model: &str, groups: &[&str]) -> Result<Vec<(String, String)>, String> {

@@ -23,6 +23,9 @@ pub enum Failure {
     /// No response headers in time.
     #[error("no response headers within {} ms (its ttfb_ms, or timeouts.upstream_ttfb_ms)", .0.as_millis())]
     Silent(Duration),
+    /// There is no credential to show it.
+    #[error("no credentials for it: {0}")]
+    Uncredentialed(String),
     /// The answer began with an error in the place of its first event.
     #[error("the answer began with an error: {0}")]
     FirstFrame(String),
@@ -221,7 +224,7 @@ impl Failure {
             Self::Interrupted(_) => Class::Broken,
             Self::Silent(_) => Class::Timeout,
             Self::FirstFrame(_) => Class::FirstFrame,
-            Self::Credential(_) => Class::Credential,
+            Self::Uncredentialed(_) | Self::Credential(_) => Class::Credential,
             Self::Spent(_) => Class::UsageLimit,
             Self::NoModel(_) => Class::Model,
             Self::Status(answer) => Class::of_status(answer.status()),
@@ -268,6 +271,7 @@ impl Failure {
             | Self::Unsendable(_)
             | Self::Interrupted(_)
             | Self::Silent(_)
+            | Self::Uncredentialed(_)
             | Self::FirstFrame(_) => None,
         }
     }
@@ -289,7 +293,7 @@ pub fn verdict(mut failures: Vec<Failed>) -> Verdict {
     }
     take_last(&mut failures, is(404))
         .or_else(|| take_last(&mut failures, is(501)))
-        .or_else(|| take_last(&mut failures, |failure| failure.class() == Class::Status))
+        .or_else(|| take_last(&mut failures, |failure| matches!(failure.class(), Class::Status | Class::Model)))
         .unwrap_or(Verdict::Exhausted)
 }
 
@@ -297,7 +301,7 @@ fn take_last(failures: &mut Vec<Failed>, is: impl Fn(&Failure) -> bool) -> Optio
     let last = failures.iter().rposition(|failed| is(&failed.failure))?;
     let Failed { upstream, failure } = failures.swap_remove(last);
     match failure {
-        Failure::Status(answer) => Some(Verdict::Relay(upstream, *answer)),
+        Failure::Status(answer) | Failure::NoModel(answer) => Some(Verdict::Relay(upstream, *answer)),
         _ => None,
     }
 }

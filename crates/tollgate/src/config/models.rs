@@ -128,10 +128,12 @@ pub(super) fn warn_of_dead_ends(
         for (id, place) in upstream.models.iter().flatten().zip(listed) {
             match catalog.resolve(id) {
                 None => place.warn("no model is called so; write an id as clients send it, or map it in models"),
-                Some(model) if model.canonical.is_none() && !model.upstream_model.contains_key(&upstream.name) => {
-                    place.warn(format!("has no id there; add {} to its upstream_model", upstream.name));
+                Some(model) => {
+                    let api = &upstream.api;
+                    if model.id_for(&upstream.name, api.provider(), api.region()).is_none() {
+                        place.warn(format!("has no id there; add {} to its upstream_model", upstream.name));
+                    }
                 }
-                Some(_) => {}
             }
         }
     }

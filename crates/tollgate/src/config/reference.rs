@@ -71,6 +71,8 @@ pub(super) const SECTIONS: &[&Section] = &[
     &store::SECTION,
     &upstreams::SECTION,
     &upstreams::AUTH,
+    &upstreams::GUARDRAIL,
+    &upstreams::ASSUME_ROLE,
     &failover::OWN_TIMEOUTS,
     &failover::BREAKER,
     &models::SECTION,
@@ -158,7 +160,7 @@ pub fn markdown() -> String {
 /// What is known and not built without being a key of its own.
 const OTHER_FORMS: &[(&str, &str)] = &[
     ("`oidc` as a list", oidc::LIST.purpose),
-    ("`upstreams[].provider` other than `anthropic`", "Claude on Amazon, Google and Microsoft clouds"),
+    ("`upstreams[].provider`: `anthropicGoogleCloud`, `vertex`, `foundry`", "Claude on Google and Microsoft clouds"),
 ];
 
 fn print_section(page: &mut String, section: &Section) -> std::fmt::Result {

@@ -84,7 +84,7 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
         Some(field) => field.mapping(&store::SECTION).and_then(|store| store::read(Some(&store), folder)),
         None => store::read(None, folder),
     };
-    let upstreams = read_upstreams(&root, allow_loopback);
+    let upstreams = read_upstreams(&root, environment);
     let models = models::read(root.get("models"), upstreams.as_deref());
     let include_builtin = read_include_builtin(&root, models.as_deref().is_some_and(<[_]>::is_empty));
     let managed = managed::read(root.get("managed"), folder);
@@ -162,7 +162,7 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
     })
 }
 
-fn read_upstreams(root: &Mapping<'_>, allow_loopback: bool) -> Option<Vec<proxy::upstream::Config>> {
+fn read_upstreams(root: &Mapping<'_>, environment: &Environment) -> Option<Vec<proxy::upstream::Config>> {
     let upstreams = root.get("upstreams");
     if upstreams.is_none() {
         root.missing(
@@ -170,7 +170,7 @@ fn read_upstreams(root: &Mapping<'_>, allow_loopback: bool) -> Option<Vec<proxy:
             "write a list with at least one, such as { provider: anthropic, auth: { api_key: ... } }",
         );
     }
-    upstreams::read(upstreams, root.get("timeouts"), allow_loopback)
+    upstreams::read(upstreams, root.get("timeouts"), environment)
 }
 
 fn read_include_builtin(root: &Mapping<'_>, no_models: bool) -> Option<bool> {

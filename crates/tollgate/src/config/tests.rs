@@ -11,7 +11,7 @@ use std::time::Duration;
 use control::identity::ClientCredential;
 use control::spend::GroupMode;
 use control::store;
-use proxy::upstream::{Breaker, Credential, FailoverOn, Timeouts, Trigger};
+use proxy::upstream::{ApiConfig, AwsCredential, Breaker, Credential, FailoverOn, SessionName, Timeouts, Trigger};
 use secrecy::ExposeSecret;
 
 use super::problem::Report;
@@ -121,15 +121,24 @@ fn a_file_that_uses_every_key_says_what_it_says() {
     assert_eq!((postgres.max_connections, postgres.connect_timeout), (20, Duration::from_secs(10)));
     assert_eq!(config.readiness_grace, Duration::from_secs(6));
 
-    let [direct, proxy, second] = config.upstreams.as_slice() else { panic!("not three upstreams") };
+    let [direct, proxy, second, clouded, ..] = config.upstreams.as_slice() else { panic!("too few upstreams") };
     assert_eq!((direct.name.as_str(), direct.base_url.as_str()), ("anthropic", "https://api.anthropic.com/"));
-    assert!(matches!(&direct.credential, Credential::ApiKey(key) if key.expose_secret() == "sk-ant-secret"));
+    let of = |upstream: &proxy::upstream::Config| match &upstream.api {
+        ApiConfig::Anthropic(api) => api.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(of(direct).credential, Credential::ApiKey(key) if key.expose_secret() == "sk-ant-secret"));
     assert_eq!(direct.models.as_deref().unwrap(), ["claude-sonnet-4-6", "fast"]);
     assert_eq!(proxy.base_url.as_str(), "https://llm.example.com/prefix/");
     assert_eq!((proxy.headers[0].0.as_str(), proxy.headers[0].1.as_bytes()), ("x-team", &b"ai"[..]));
-    assert!(proxy.forward_user_identity && matches!(proxy.credential, Credential::OauthToken(_)));
+    assert!(of(proxy).forward_user_identity && matches!(of(proxy).credential, Credential::OauthToken(_)));
     assert_eq!((second.name.as_str(), second.base_url.as_str()), ("second", "https://llm.example.com/prefix/"));
-    assert!(matches!(second.credential, Credential::ApiKey(_)));
+    assert!(matches!(of(second).credential, Credential::ApiKey(_)));
+    let ApiConfig::Bedrock(bedrock) = &clouded.api else { panic!("{clouded:?}") };
+    let role = bedrock.aws.assume_role.as_ref().unwrap();
+    assert_eq!((role.external_id.as_deref(), role.session_name), (Some("7"), Some(SessionName::Email)));
+    assert!(matches!(&bedrock.aws.credential, AwsCredential::Keys { session_token: Some(_), .. }));
+    assert_eq!(bedrock.guardrail.as_ref().unwrap().version, "DRAFT");
     let ms = Duration::from_millis;
     assert_eq!(direct.timeouts, Timeouts { connect: ms(3000), first_byte: ms(1500), idle: ms(90_000) });
     assert_eq!(proxy.timeouts, Timeouts { connect: ms(2000), first_byte: ms(30_000), idle: ms(60_000) });
@@ -202,6 +211,7 @@ fn a_file_that_uses_every_key_governs_as_it_says() {
             "upstreams[0].models[0]",
             "upstreams[1].forward_user_identity",
             "upstreams[2].forward_user_identity",
+            "upstreams[4].models[0]",
             "models[0]",
             "pricing.overrides[0]"
         ]

@@ -1,35 +1,54 @@
 //! `upstreams`: where inference goes.
 
-use proxy::upstream::{Config, Credential, Timeouts};
+mod aws;
+
+use proxy::upstream::{AnthropicConfig, ApiConfig, Config, Credential, Timeouts};
 use url::Url;
+use wire::catalog::Provider;
 
 use super::problem::did_you_mean;
-use super::read::{Field, all};
+use super::read::{Field, Mapping, all};
 use super::reference::{Later, Section, key, later};
-use super::{failover, headers};
+use super::{Environment, failover, headers};
+
+pub(super) use aws::{ASSUME_ROLE, GUARDRAIL};
 
 pub(super) const SECTION: Section = Section {
     path: "upstreams[]",
     about: "Where inference goes: a list, tried in its order. At least one.",
     keys: &[
-        key("provider", "`anthropic`", "required", "The API it speaks."),
+        key("provider", "`anthropic`, `bedrock`, `mantle` or `anthropicAws`", "required", "The API it speaks."),
         key("name", "text, unique", "the provider", "What `models`, `pricing` and the audit call it."),
-        key("auth", "mapping", "required", "Its credential."),
+        key("auth", "mapping", "", "Its credential. Required for `anthropic`; left out on AWS, AWS's default chain."),
         key(
             "base_url",
             "http or https URL without query",
-            "https://api.anthropic.com",
-            "Where it is; a path is kept as a prefix.",
+            "",
+            "Where it is; a path is kept as a prefix. Left out, the provider's own address, in its region.",
         ),
         key("headers", "mapping of header names to texts", "{}", "Headers added to every request."),
-        key("models", "list of model ids, not empty", "", "It serves these only; left out: all it has an id for."),
+        key(
+            "models",
+            "list of model ids, not empty",
+            "",
+            "It serves these only; left out: all it has an id for. Required for `mantle`.",
+        ),
         key("groups", "list of group names, not empty", "", "Only members of one of these use it; left out: everyone."),
         key(
             "forward_user_identity",
-            "boolean; not for api.anthropic.com",
+            "boolean; `anthropic` only, and not for api.anthropic.com",
             "false",
             "Tell it who is calling, in `x-claude-gateway-user-*` headers.",
         ),
+        key("region", "AWS region; `bedrock`, `mantle`, `anthropicAws` only", "", "Where on AWS. Required there."),
+        key(
+            "workspace_id",
+            "text; `anthropicAws` only",
+            "",
+            "The workspace of Claude Platform that is used. Required there.",
+        ),
+        key("guardrail", "mapping; `bedrock` only", "", "A guardrail for every request."),
+        key("assume_role", "mapping; `bedrock`, `mantle` only", "", "An AWS role to use."),
         key("timeouts", "mapping", "`timeouts` of the file", "Time limits of its own."),
         key(
             "failover_on",
@@ -42,21 +61,28 @@ pub(super) const SECTION: Section = Section {
         key("breaker", "mapping", "on", "When it is left alone because it fails."),
     ],
     later: &[
-        later("region", "the region of a cloud provider"),
         later("project_id", "the project of a Google Cloud provider"),
-        later("workspace_id", "the workspace on a cloud's Claude platform"),
         later("resource", "the resource of Microsoft Foundry"),
-        later("guardrail", "a guardrail of Amazon Bedrock"),
-        later("assume_role", "an AWS role to assume"),
     ],
 };
 
 pub(super) const AUTH: Section = Section {
     path: "upstreams[].auth",
-    about: "Exactly one of these.",
+    about: "For `anthropic` exactly one of the first two. On AWS, `aws_access_key_id` with `aws_secret_access_key`, or one of \
+            the tokens, or nothing (`{}`): then the environment, a profile, SSO, a web identity, the container or the \
+            instance, as AWS's own tools look for it.",
     keys: &[
-        key("api_key", "text", "", "Sent as `x-api-key`."),
-        key("oauth_token", "text", "", "Sent as `Authorization: Bearer`."),
+        key("api_key", "text; `anthropic`, `anthropicAws` only", "", "Sent as `x-api-key`."),
+        key("oauth_token", "text; `anthropic` only", "", "Sent as `Authorization: Bearer`."),
+        key("aws_access_key_id", "text", "", "An access key of AWS."),
+        key("aws_secret_access_key", "text", "", "Its secret."),
+        key("aws_session_token", "text", "", "What a temporary key needs beside them."),
+        key(
+            "aws_bearer_token",
+            "text; `bedrock`, `mantle` only",
+            "",
+            "An API key of Amazon Bedrock, sent as `Authorization: Bearer`; wins over keys.",
+        ),
     ],
     later: &[
         later("federation_rule_id", "a token exchanged for the workload's own identity"),
@@ -64,22 +90,39 @@ pub(super) const AUTH: Section = Section {
         later("identity_token_file", "a token exchanged for the workload's own identity"),
         later("workspace_id", "a token exchanged for the workload's own identity"),
         later("service_account_id", "a token exchanged for the workload's own identity"),
-        later("aws_access_key_id", "credentials of AWS"),
-        later("aws_secret_access_key", "credentials of AWS"),
-        later("aws_session_token", "credentials of AWS"),
-        later("aws_bearer_token", "credentials of AWS"),
         later("service_account_json", "credentials of Google Cloud"),
         later("use_azure_ad", "credentials of Microsoft Entra"),
     ],
 };
 
 const LATER_PROVIDERS: &[Later] = &[
-    later("bedrock", "Amazon Bedrock"),
-    later("mantle", "Amazon Bedrock's Anthropic-format endpoint"),
-    later("anthropicAws", "Claude Platform on AWS"),
     later("anthropicGoogleCloud", "Claude Platform on Google Cloud"),
     later("vertex", "Google Cloud Vertex AI"),
     later("foundry", "Microsoft Foundry"),
+];
+
+/// The providers that are built.
+const PROVIDERS: &[Provider] = &[Provider::Anthropic, Provider::Bedrock, Provider::Mantle, Provider::AnthropicAws];
+
+type Owners = &'static [(&'static str, &'static [Provider])];
+
+/// The keys that only some providers have.
+const KEYS_OF: Owners = &[
+    ("forward_user_identity", &[Provider::Anthropic]),
+    ("region", &[Provider::Bedrock, Provider::Mantle, Provider::AnthropicAws]),
+    ("workspace_id", &[Provider::AnthropicAws]),
+    ("guardrail", &[Provider::Bedrock]),
+    ("assume_role", &[Provider::Bedrock, Provider::Mantle]),
+];
+
+/// The same for keys of `auth`.
+const AUTH_OF: Owners = &[
+    ("api_key", &[Provider::Anthropic, Provider::AnthropicAws]),
+    ("oauth_token", &[Provider::Anthropic]),
+    ("aws_access_key_id", &[Provider::Bedrock, Provider::Mantle, Provider::AnthropicAws]),
+    ("aws_secret_access_key", &[Provider::Bedrock, Provider::Mantle, Provider::AnthropicAws]),
+    ("aws_session_token", &[Provider::Bedrock, Provider::Mantle, Provider::AnthropicAws]),
+    ("aws_bearer_token", &[Provider::Bedrock, Provider::Mantle]),
 ];
 
 const RESERVED_HEADERS: &[&str] = &[
@@ -109,12 +152,12 @@ const ANTHROPIC: &str = "https://api.anthropic.com";
 pub(super) fn read(
     upstreams: Option<Field<'_>>,
     timeouts: Option<Field<'_>>,
-    allow_loopback: bool,
+    environment: &Environment,
 ) -> Option<Vec<Config>> {
     let timeouts = failover::read_timeouts(timeouts);
     let items = upstreams?.some_items("upstream")?;
     let general = timeouts.unwrap_or_default();
-    let read: Vec<Option<Config>> = items.iter().map(|item| read_one(item, general, allow_loopback)).collect();
+    let read: Vec<Option<Config>> = items.iter().map(|item| read_one(item, general, environment)).collect();
     for (index, upstream) in read.iter().enumerate() {
         let Some(upstream) = upstream else { continue };
         let taken = read[..index].iter().flatten().any(|earlier| earlier.name == upstream.name);
@@ -126,59 +169,96 @@ pub(super) fn read(
     all(read.into_iter())
 }
 
-fn read_one(item: &Field<'_>, general: Timeouts, allow_loopback: bool) -> Option<Config> {
+fn read_one(item: &Field<'_>, general: Timeouts, environment: &Environment) -> Option<Config> {
     // A provider that is not built is said once, and not once more for each of its keys.
     if let Some(provider) = item.below("provider")
         && let Some(later) = LATER_PROVIDERS.iter().find(|later| provider.is(later.name))
     {
-        provider.refuse(format!("{}; the provider so far is anthropic", later.refusal()));
+        provider.refuse(format!("{}; write one of {}", later.refusal(), provider_names()));
         return None;
     }
     let upstream = item.mapping(&SECTION)?;
-    let provider = upstream.required("provider", "write anthropic", read_provider);
-    let name = upstream.or("name", "anthropic", Field::text);
-    let credential = upstream.required("auth", "write api_key or oauth_token below it", read_credential);
-    let base_url = match upstream.get("base_url") {
-        Some(field) => read_base_url(&field, allow_loopback),
-        None => Url::parse(ANTHROPIC).ok(),
+    let provider = upstream.required("provider", &format!("write one of {}", provider_names()), read_provider);
+    let strict = provider.and_then(|provider| refuse_foreign(&upstream, provider, KEYS_OF));
+    let name = upstream.or("name", provider.map_or("anthropic", Provider::as_str), Field::text);
+    let written_url = upstream.maybe("base_url", |field| read_base_url(field, environment.allow_loopback()));
+    let (api, default_url) = match provider.unwrap_or(Provider::Anthropic) {
+        Provider::Anthropic => {
+            let default = Url::parse(ANTHROPIC).ok();
+            (read_anthropic(&upstream, written_url.clone().flatten().or(default.clone()).as_ref()), default)
+        }
+        aws => aws::read(aws, &upstream, environment),
     };
     let headers = upstream.or("headers", Vec::new(), |field| headers::read(field, is_reserved));
     let models = upstream.maybe("models", |field| field.some_texts("model"));
+    if provider == Some(Provider::Mantle) && upstream.get("models").is_none() {
+        upstream.missing("models", "name the models that it serves, such as claude-sonnet-5");
+    }
     let groups = upstream.maybe("groups", |field| field.some_texts("group"));
-    let identity = upstream.or("forward_user_identity", false, |field| read_identity(field, base_url.as_ref()));
     let timeouts = failover::read_own_timeouts(&upstream, general);
     let failover_on = failover::read_failover_on(&upstream);
     let breaker = failover::read_breaker(&upstream);
-    provider?;
+    strict?;
     Some(Config {
         name: name?.trim().to_owned(),
-        base_url: base_url?,
-        credential: credential?,
+        base_url: written_url?.or(default_url)?,
         headers: headers?,
         models: models?,
         groups: groups?,
-        forward_user_identity: identity?,
+        api: api?,
         timeouts: timeouts?,
         failover_on: failover_on?,
         breaker: breaker?,
     })
 }
 
-fn read_provider(field: &Field<'_>) -> Option<()> {
+fn provider_names() -> String {
+    PROVIDERS.iter().map(|provider| provider.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn read_provider(field: &Field<'_>) -> Option<Provider> {
     let written = field.text()?;
-    if written == "anthropic" {
-        return Some(());
+    if let Some(provider) = PROVIDERS.iter().find(|provider| provider.as_str() == written) {
+        return Some(*provider);
     }
-    let names = || LATER_PROVIDERS.iter().map(|later| later.name).chain(["anthropic"]);
+    let names =
+        || LATER_PROVIDERS.iter().map(|later| later.name).chain(PROVIDERS.iter().map(|provider| provider.as_str()));
     match did_you_mean(written, names()) {
         Some(meant) => field.refuse(format!("unknown provider; did you mean {meant}?")),
-        None => field.refuse("unknown provider; write anthropic"),
+        None => field.refuse(format!("unknown provider; write one of {}", provider_names())),
     }
     None
 }
 
+/// Refuses keys that another provider has and this one has not.
+fn refuse_foreign(mapping: &Mapping<'_>, provider: Provider, owners: Owners) -> Option<()> {
+    let mut clean = Some(());
+    for (key, providers) in owners {
+        if providers.contains(&provider) {
+            continue;
+        }
+        if let Some(field) = mapping.get(key) {
+            let names: Vec<_> = providers.iter().map(|owner| owner.as_str()).collect();
+            field.refuse(format!(
+                "is for {}, and this upstream is {}; leave it out",
+                names.join(", "),
+                provider.as_str()
+            ));
+            clean = None;
+        }
+    }
+    clean
+}
+
+fn read_anthropic(upstream: &Mapping<'_>, base_url: Option<&Url>) -> Option<ApiConfig> {
+    let credential = upstream.required("auth", "write api_key or oauth_token below it", read_credential);
+    let identity = upstream.or("forward_user_identity", false, |field| read_identity(field, base_url));
+    Some(ApiConfig::Anthropic(AnthropicConfig { credential: credential?, forward_user_identity: identity? }))
+}
+
 fn read_credential(field: &Field<'_>) -> Option<Credential> {
     let auth = field.mapping(&AUTH)?;
+    refuse_foreign(&auth, Provider::Anthropic, AUTH_OF)?;
     match (auth.get("api_key"), auth.get("oauth_token")) {
         (Some(key), None) => key.secret().map(Credential::ApiKey),
         (None, Some(token)) => token.secret().map(Credential::OauthToken),

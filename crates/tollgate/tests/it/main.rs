@@ -24,6 +24,7 @@ mod load_test;
 mod admin;
 mod authorization;
 mod browser;
+mod clouds;
 mod explain;
 mod failover;
 mod fidelity;

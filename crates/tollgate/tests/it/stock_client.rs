@@ -16,7 +16,7 @@ use crate::support::upstream::{Answer, Step, message_events};
 
 const MODEL: &str = "claude-sonnet-4-6";
 
-async fn signed_in(gateway: &TestGateway) -> StockClient {
+pub(crate) async fn signed_in(gateway: &TestGateway) -> StockClient {
     signed_in_as(gateway, "alice").await
 }
 
@@ -207,6 +207,6 @@ async fn asked(gateway: &TestGateway) -> serde_json::Value {
 }
 
 /// Exit status and last words.
-fn said(output: &Output) -> (Option<i32>, String) {
+pub(crate) fn said(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

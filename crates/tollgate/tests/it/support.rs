@@ -3,6 +3,7 @@
 
 pub(crate) mod browser;
 pub(crate) mod client;
+pub(crate) mod cloud;
 pub(crate) mod database;
 pub(crate) mod gateway;
 pub(crate) mod http;

@@ -68,7 +68,7 @@ impl Reading {
 }
 
 /// The `type` of an event: nearly always its first member.
-fn event_type(data: &[u8]) -> Option<&[u8]> {
+pub(crate) fn event_type(data: &[u8]) -> Option<&[u8]> {
     match data.strip_prefix(br#"{"type":""#) {
         Some(rest) => rest.split(|byte| *byte == b'"').next(),
         None => json::inner(json::get(data, "type")?),

@@ -150,6 +150,18 @@ async fn a_cache_written_for_an_hour_keeps_its_session_for_an_hour() {
 }
 
 #[tokio::test]
+async fn counting_tokens_elsewhere_moves_no_session() {
+    let (first, second) = (Server::start().await, Server::start().await);
+    let gateway = Gateway::before(&[&first, &second]).await;
+    let count = Request::post("/v1/messages/count_tokens").header("x-claude-code-session-id", "s-1");
+    let count = count.body(body().into()).unwrap();
+    let (refused, counted) = (http(501, "", "no"), http(200, "", "{}"));
+    let (answer, ..) = join!(gateway.run(Endpoint::CountTokens, count), first.answer(refused), second.answer(counted));
+    drop(answer.unwrap().body.collect().await);
+    assert_eq!(ask_in(&gateway, "s-1", &[(&first, &http(200, "", OK))]).await.unwrap(), "a");
+}
+
+#[tokio::test]
 async fn a_session_leaves_its_home_when_that_fails() {
     let (first, second) = (Server::start().await, Server::start().await);
     let gateway = Gateway::before(&[&first, &second]).await;

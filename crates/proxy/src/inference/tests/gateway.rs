@@ -23,7 +23,9 @@ use wire::catalog::Catalog;
 
 use super::super::{Answer, Config, Facts, Failure, Inference, MOST, Relay, Seats};
 use crate::upstream::scripted::Server;
-use crate::upstream::{self, Breaker, Credential, Endpoint, FailoverOn, Timeouts, Upstreams};
+use crate::upstream::{
+    self, AnthropicConfig, ApiConfig, Breaker, Credential, Endpoint, FailoverOn, Timeouts, Upstreams,
+};
 
 /// Costs 3 dollars per million tokens of input, 15 of output.
 pub(super) const MODEL: &str = "claude-sonnet-4-5-20250929";
@@ -63,11 +65,13 @@ pub(super) fn config(name: &str, base_url: &str) -> upstream::Config {
     upstream::Config {
         name: name.to_owned(),
         base_url: base_url.parse().unwrap(),
-        credential: Credential::ApiKey("sk-upstream".into()),
         headers: Vec::new(),
         models: None,
         groups: None,
-        forward_user_identity: false,
+        api: ApiConfig::Anthropic(AnthropicConfig {
+            credential: Credential::ApiKey("sk-upstream".into()),
+            forward_user_identity: false,
+        }),
         timeouts: Timeouts::default(),
         failover_on: FailoverOn::default(),
         breaker: Some(Breaker::default()),

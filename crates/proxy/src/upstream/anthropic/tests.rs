@@ -5,7 +5,7 @@ use wire::messages::read_head;
 
 use super::super::tests::config;
 use super::*;
-use crate::upstream::Endpoint;
+use crate::upstream::{ApiConfig, Endpoint};
 
 const BODY: &str = r#"{"model":"m","tags":{"team":"eng"}}"#;
 
@@ -27,8 +27,10 @@ fn lines(headers: &HeaderMap) -> Vec<String> {
 
 /// The request that goes out for a client's headers.
 fn sent(config: &Config, strip_tags: bool, client: &[(&'static str, &'static str)]) -> Request<Parts> {
+    let ApiConfig::Anthropic(api) = &config.api else { unreachable!() };
     let (body, client) = (Bytes::from_static(BODY.as_bytes()), headers(client));
     let call = Call {
+        request_id: "r-1",
         endpoint: Endpoint::Messages,
         query: None,
         headers: &client,
@@ -37,7 +39,7 @@ fn sent(config: &Config, strip_tags: bool, client: &[(&'static str, &'static str
         strip_tags,
         caller: Caller { sub: "u-1", email: Some("zoë@example.com") },
     };
-    Anthropic::new(config).unwrap().request(&call, "m", Sent::default()).unwrap()
+    Anthropic::new(config, api).unwrap().request(&call, "m", Sent::default()).unwrap()
 }
 
 fn sent_lines(config: &Config, strip_tags: bool, client: &[(&'static str, &'static str)]) -> Vec<String> {
@@ -45,7 +47,12 @@ fn sent_lines(config: &Config, strip_tags: bool, client: &[(&'static str, &'stat
 }
 
 fn oauth() -> Config {
-    Config { credential: Credential::OauthToken("token".into()), ..config("a", "https://h") }
+    with(Credential::OauthToken("token".into()), false)
+}
+
+fn with(credential: Credential, forward_user_identity: bool) -> Config {
+    let api = AnthropicConfig { credential, forward_user_identity };
+    Config { api: ApiConfig::Anthropic(api), ..config("a", "https://h") }
 }
 
 fn version(client: &str) -> String {
@@ -118,7 +125,7 @@ fn the_beta_of_tags_goes_with_them() {
 #[test]
 fn identity_and_configured_headers_are_added_where_wanted() {
     let extra = (HeaderName::from_static("x-extra"), HeaderValue::from_static("1"));
-    let config = Config { forward_user_identity: true, headers: vec![extra], ..config("a", "https://h") };
+    let config = Config { headers: vec![extra], ..with(Credential::ApiKey("sk-test".into()), true) };
     let request = sent(&config, false, &[("x-extra", "client")]);
     let value = |name| request.headers()[name].as_bytes();
     assert_eq!(value("x-extra"), b"1");
@@ -140,8 +147,9 @@ fn the_base_url_keeps_its_path_and_loses_its_credentials() {
 
 #[test]
 fn a_credential_that_no_header_can_carry_is_refused_without_being_shown() {
-    let config = Config { credential: Credential::ApiKey("sk-\nsecret".into()), ..config("a", "https://h") };
-    let refusal = Anthropic::new(&config).unwrap_err();
+    let config = with(Credential::ApiKey("sk-\nsecret".into()), false);
+    let ApiConfig::Anthropic(api) = &config.api else { unreachable!() };
+    let refusal = Anthropic::new(&config, api).unwrap_err();
     assert_eq!(refusal.to_string(), "upstream a: the credential of auth must be printable ASCII on one line");
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use control::identity::{ClientCredential, SecretMethod};
 use control::spend::{GroupMode, Overshoot};
+use proxy::upstream::{ApiConfig, AwsCredential};
 
 use super::{GOOGLE_KEY_FILE, SECRET, environment, file, parse, read, refused, valid};
 use crate::config::Environment;
@@ -237,13 +238,65 @@ fn store_rules() {
     assert_eq!(valid("store: {readiness_grace_seconds: 3600}").0.readiness_grace, Duration::from_secs(3600));
 }
 
+fn aws_upstreams() {
+    let one = |keys: &str| format!("upstreams: [{{{keys}}}]");
+    let bedrock = |more: &str| one(&format!("provider: bedrock, region: eu-west-1, {more}"));
+    refused(&one("provider: bedrock"), &["upstreams[0].region: missing"]);
+    refused(&one("provider: bedrock, region: Frankfurt"), &["upstreams[0].region: must be an AWS region"]);
+    refused(&one("provider: mantle, region: us-east-1"), &["upstreams[0].models: missing"]);
+    refused(&one("provider: anthropicAws, region: us-east-1"), &["upstreams[0].workspace_id: missing"]);
+    refused(
+        &one("provider: anthropic, auth: {api_key: k}, region: us-east-1"),
+        &["upstreams[0].region: is for bedrock, mantle, anthropicAws, and this upstream is anthropic"],
+    );
+    refused(
+        &one("provider: mantle, region: us-east-1, models: [claude-sonnet-5], guardrail: {id: a, version: '1'}"),
+        &["upstreams[0].guardrail: is for bedrock, and this upstream is mantle"],
+    );
+    refused(&bedrock("auth: {api_key: k}"), &["upstreams[0].auth.api_key: is for anthropic, anthropicAws"]);
+    refused(&bedrock("auth: {aws_access_key_id: k}"), &["upstreams[0].auth.aws_secret_access_key: missing"]);
+    refused(
+        &bedrock("auth: {aws_session_token: k}"),
+        &["upstreams[0].auth.aws_access_key_id: missing", "upstreams[0].auth.aws_secret_access_key: missing"],
+    );
+    refused(&bedrock("guardrail: {id: g}"), &["upstreams[0].guardrail.version: missing"]);
+    refused(&bedrock("assume_role: {}"), &["upstreams[0].assume_role.role_arn: missing"]);
+    let role = "role_arn: 'arn:aws:iam::111122223333:role/r'";
+    refused(&bedrock("assume_role: {role_arn: r}"), &["upstreams[0].assume_role.role_arn: must be the ARN of a role"]);
+    refused(
+        &bedrock(&format!("assume_role: {{{role}, session_name: name}}")),
+        &["upstreams[0].assume_role.session_name: must be email or sub"],
+    );
+    refused(
+        &bedrock(&format!("auth: {{aws_bearer_token: t}}, assume_role: {{{role}}}")),
+        &["upstreams[0].assume_role: a bearer token cannot assume a role"],
+    );
+
+    let (config, warnings) = valid(&bedrock(&format!("guardrail: {{id: g, version: 1}}, assume_role: {{{role}}}")));
+    assert_eq!((config.upstreams[0].name.as_str(), warnings.len()), ("bedrock", 0));
+    assert_eq!(config.upstreams[0].base_url.as_str(), "https://bedrock-runtime.eu-west-1.amazonaws.com/");
+    let keys = "aws_bearer_token: t, aws_access_key_id: a, aws_secret_access_key: b";
+    let (config, warnings) = valid(&bedrock(&format!("auth: {{{keys}}}")));
+    assert!(
+        matches!(&config.upstreams[0].api, ApiConfig::Bedrock(api) if matches!(api.aws.credential, AwsCredential::Bearer(_)))
+    );
+    assert!(warnings[0].message.contains("the keys beside it are not"), "{warnings:?}");
+    let (config, warnings) =
+        valid(&one("provider: mantle, region: us-east-1, models: [claude-sonnet-4-6, claude-sonnet-5]"));
+    assert_eq!(config.upstreams[0].base_url.as_str(), "https://bedrock-mantle.us-east-1.api.aws/anthropic");
+    assert_eq!(warnings[0].path, "upstreams[0].models[0]");
+    assert_eq!(warnings[0].message, "has no id there; add mantle to its upstream_model");
+    let (config, _) = valid(&one("provider: anthropicAws, region: us-west-2, workspace_id: w, auth: {api_key: k}"));
+    assert_eq!(config.upstreams[0].base_url.as_str(), "https://aws-external-anthropic.us-west-2.api.aws/");
+}
+
 #[test]
 fn upstream_rules() {
     let upstream = |more: &str| format!("upstreams: [{{provider: anthropic, auth: {{api_key: k}}, {more}}}]");
     refused("upstreams: []", &["upstreams: an empty list"]);
     refused("upstreams: [{}]", &["upstreams[0].provider: missing", "upstreams[0].auth: missing"]);
     refused(
-        "upstreams: [{provider: bedrock, region: x, auth: {}}]",
+        "upstreams: [{provider: vertex, region: x, auth: {}}]",
         &["upstreams[0].provider: not supported by this version"],
     );
     refused(
@@ -260,6 +313,7 @@ fn upstream_rules() {
         "upstreams: [{provider: anthropic, auth: {federation_rule_id: a}}]",
         &["upstreams[0].auth.federation_rule_id: not supported by this version"],
     );
+    aws_upstreams();
     let two = "upstreams:\n- &a {provider: anthropic, auth: {api_key: k}}\n- *a";
     refused(two, &["upstreams[1]: another upstream is called anthropic"]);
     refused(&upstream("models: []"), &["upstreams[0].models: an empty list"]);

@@ -114,6 +114,12 @@ pub(crate) enum Fate {
 }
 
 impl Received {
+    /// A POST that nobody has sent.
+    pub(crate) fn new(path: &str, headers: HeaderMap, body: impl Into<Bytes>) -> Self {
+        let fate = watch::Sender::new(Fate::Sent);
+        Self { method: Method::POST, uri: path.parse().unwrap(), headers, body: body.into(), fate }
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
@@ -217,7 +223,8 @@ impl Answer {
         self
     }
 
-    fn in_steps(content_type: &str, steps: Vec<Step>) -> Self {
+    /// Any answer of several pieces.
+    pub(crate) fn in_steps(content_type: &str, steps: Vec<Step>) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::try_from(content_type).unwrap());
         Self { status: StatusCode::OK, headers, before: None, steps, end: End::Whole }

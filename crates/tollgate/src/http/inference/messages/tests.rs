@@ -8,7 +8,7 @@ use control::connect::{self, Egress};
 use control::identity::Principal;
 use control::policy::{self, Policies};
 use proxy::inference::{self, MOST, Seats};
-use proxy::upstream::{Config, Credential, FailoverOn, Timeouts, Upstreams};
+use proxy::upstream::{AnthropicConfig, ApiConfig, Config, Credential, FailoverOn, Timeouts, Upstreams};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -28,11 +28,13 @@ fn inference(upstream: &TcpListener) -> Inference {
     let config = Config {
         name: "a".to_owned(),
         base_url: format!("http://{}", upstream.local_addr().unwrap()).parse().unwrap(),
-        credential: Credential::ApiKey("sk-upstream".into()),
         headers: Vec::new(),
         models: None,
         groups: None,
-        forward_user_identity: false,
+        api: ApiConfig::Anthropic(AnthropicConfig {
+            credential: Credential::ApiKey("sk-upstream".into()),
+            forward_user_identity: false,
+        }),
         timeouts: Timeouts::default(),
         failover_on: FailoverOn::default(),
         breaker: None,

@@ -1,0 +1,297 @@
+//! What the providers on Amazon share: credentials from wherever Amazon's tools look for them, roles to assume, and
+//! signatures.
+
+mod http_client;
+mod sign;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::ProvideCredentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use control::clock::Clock;
+use control::connect::{Egress, chain};
+use http::header::AUTHORIZATION;
+use http::{HeaderName, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::OnceCell;
+
+use super::cloud::Unsigned;
+use super::renewed::{Fresh, NoCredential, Renewed};
+use super::{Caller, Invalid};
+use http_client::OurClient;
+
+/// Sessions of developers that are kept; the ones that have ended go first.
+const MAX_SESSIONS: usize = 4096;
+
+/// Where and as whom to sign.
+#[derive(Debug, Clone)]
+pub struct AwsConfig {
+    /// `region`.
+    pub region: String,
+    /// `auth`.
+    pub credential: AwsCredential,
+    /// `assume_role`; not together with a bearer token.
+    pub assume_role: Option<AssumeRole>,
+}
+
+/// `auth` of an upstream on Amazon.
+#[derive(Debug, Clone)]
+pub enum AwsCredential {
+    /// `{}`: what Amazon's tools would use here: environment, profile, SSO, web identity, container, instance.
+    Chain,
+    /// `aws_access_key_id`, `aws_secret_access_key`, `aws_session_token`.
+    Keys {
+        /// Which key.
+        id: String,
+        /// The key.
+        secret: SecretString,
+        /// What a temporary key needs beside it.
+        session_token: Option<SecretString>,
+    },
+    /// `aws_bearer_token`: sent as `Authorization: Bearer`.
+    Bearer(SecretString),
+}
+
+/// `assume_role`: a role that is used in place of the credential itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssumeRole {
+    /// `role_arn`.
+    pub role_arn: String,
+    /// `external_id`.
+    pub external_id: Option<String>,
+    /// `session_name`: whom Amazon's logs name; left out, the gateway.
+    pub session_name: Option<SessionName>,
+}
+
+/// What a developer's session is named after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionName {
+    /// `email`: the address, else the subject.
+    Email,
+    /// `sub`: the subject.
+    Sub,
+}
+
+/// How requests to one upstream on Amazon are authorized.
+#[derive(Debug)]
+pub(super) enum Authority {
+    /// A fixed header.
+    Header(HeaderName, HeaderValue),
+    Signed(Box<Signer>),
+}
+
+/// Signs for one service in one region.
+#[derive(Debug)]
+pub(super) struct Signer {
+    service: &'static str,
+    /// Out of the configuration; `None`: from the chain.
+    keys: Option<Arc<Credentials>>,
+    chain: Renewed<Credentials>,
+    role: Option<Role>,
+    amazon: Amazon,
+    clock: Arc<dyn Clock>,
+}
+
+/// Amazon's own settings - environment, profiles - read when they are first needed.
+struct Amazon {
+    settings: OnceCell<SdkConfig>,
+    region: String,
+    client: SharedHttpClient,
+}
+
+#[derive(Debug)]
+struct Role {
+    config: AssumeRole,
+    /// By session name.
+    sessions: Mutex<HashMap<String, Arc<Renewed<Credentials>>>>,
+}
+
+impl Authority {
+    /// For the upstream `name` and Amazon's name of the service.
+    ///
+    /// # Errors
+    /// [`Invalid::Credential`].
+    pub(super) fn new(
+        name: &str,
+        config: AwsConfig,
+        service: &'static str,
+        egress: &Egress,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, Invalid> {
+        let AwsConfig { region, credential, assume_role } = config;
+        let keys = match credential {
+            AwsCredential::Bearer(token) => {
+                return Self::header(name, AUTHORIZATION, &format!("Bearer {}", token.expose_secret()).into());
+            }
+            AwsCredential::Keys { id, secret, session_token } => {
+                let token = session_token.map(|token| token.expose_secret().to_owned());
+                Some(Arc::new(Credentials::new(id, secret.expose_secret(), token, None, "configuration")))
+            }
+            AwsCredential::Chain => None,
+        };
+        let client = SharedHttpClient::new(OurClient::new(egress));
+        Ok(Self::Signed(Box::new(Signer {
+            service,
+            keys,
+            chain: Renewed::new(Arc::clone(clock)),
+            role: assume_role.map(|config| Role { config, sessions: Mutex::default() }),
+            amazon: Amazon { settings: OnceCell::new(), region, client },
+            clock: Arc::clone(clock),
+        })))
+    }
+
+    /// A credential that is a header as it is.
+    ///
+    /// # Errors
+    /// [`Invalid::Credential`].
+    pub(super) fn header(name: &str, header: HeaderName, secret: &SecretString) -> Result<Self, Invalid> {
+        let value = HeaderValue::from_str(secret.expose_secret());
+        let mut value = value.map_err(|_| Invalid::Credential(name.to_owned()))?;
+        value.set_sensitive(true);
+        Ok(Self::Header(header, value))
+    }
+
+    /// Puts the credential into a request that is otherwise complete.
+    ///
+    /// # Errors
+    /// When there is none, or the request cannot be signed.
+    pub(super) async fn authorize(&self, request: &mut Unsigned, caller: &Caller<'_>) -> Result<(), NoCredential> {
+        match self {
+            Self::Header(name, value) => {
+                request.headers.insert(name.clone(), value.clone());
+                Ok(())
+            }
+            Self::Signed(signer) => signer.sign(request, caller).await,
+        }
+    }
+}
+
+impl Signer {
+    async fn sign(&self, request: &mut Unsigned, caller: &Caller<'_>) -> Result<(), NoCredential> {
+        let credentials = match &self.role {
+            None => self.own().await?,
+            Some(role) => self.assumed(role, caller).await?,
+        };
+        sign::sign(request, &credentials, &self.amazon.region, self.service, self.clock.now())
+            .map_err(|error| NoCredential(format!("the request cannot be signed: {}", chain(&*error))))
+    }
+
+    /// The credential that the configuration names.
+    async fn own(&self) -> Result<Arc<Credentials>, NoCredential> {
+        match &self.keys {
+            Some(keys) => Ok(Arc::clone(keys)),
+            None => self.chain.get(self.ask_chain()).await,
+        }
+    }
+
+    async fn ask_chain(&self) -> Result<Fresh<Credentials>, NoCredential> {
+        let settings = self.amazon.settings().await;
+        let provider = settings.credentials_provider().ok_or_else(|| NoCredential("no chain to ask".to_owned()))?;
+        self.fresh(provider.provide_credentials().await)
+    }
+
+    /// The session of the role that stands for the caller.
+    async fn assumed(&self, role: &Role, caller: &Caller<'_>) -> Result<Arc<Credentials>, NoCredential> {
+        let name = role.config.session_name(caller);
+        let session = role.session(&name, || Renewed::new(Arc::clone(&self.clock)));
+        session.get(Box::pin(self.assume(&role.config, name))).await
+    }
+
+    /// AWS STS `AssumeRole`. The credential itself is never used in place of the role.
+    async fn assume(&self, role: &AssumeRole, session_name: String) -> Result<Fresh<Credentials>, NoCredential> {
+        let own = self.own().await?;
+        let mut provider = AssumeRoleProvider::builder(&role.role_arn)
+            .configure(self.amazon.settings().await)
+            .session_name(session_name);
+        if let Some(external_id) = &role.external_id {
+            provider = provider.external_id(external_id);
+        }
+        let provider = provider.build_from_provider(Credentials::clone(&own)).await;
+        self.fresh(provider.provide_credentials().await)
+    }
+
+    fn fresh(&self, provided: Result<Credentials, CredentialsError>) -> Result<Fresh<Credentials>, NoCredential> {
+        let value = provided.map_err(|error| NoCredential(chain(&error)))?;
+        let now = SystemTime::from(self.clock.now());
+        let lasts = value.expiry().map(|end| end.duration_since(now).unwrap_or_default());
+        Ok(Fresh { value, lasts })
+    }
+}
+
+impl Amazon {
+    async fn settings(&self) -> &SdkConfig {
+        let load = || {
+            let region = Region::new(self.region.clone());
+            let loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).region(region);
+            Box::pin(loader.http_client(self.client.clone()).load())
+        };
+        self.settings.get_or_init(load).await
+    }
+}
+
+impl fmt::Debug for Amazon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Amazon").field("region", &self.region).finish_non_exhaustive()
+    }
+}
+
+impl Role {
+    fn session(&self, name: &str, new: impl FnOnce() -> Renewed<Credentials>) -> Arc<Renewed<Credentials>> {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = sessions.get(name) {
+            return Arc::clone(session);
+        }
+        if sessions.len() >= MAX_SESSIONS {
+            sessions.retain(|_, session| !session.is_over());
+        }
+        let session = Arc::new(new());
+        // More people than are kept ask for a session each time.
+        if sessions.len() < MAX_SESSIONS {
+            sessions.insert(name.to_owned(), Arc::clone(&session));
+        }
+        session
+    }
+}
+
+impl AssumeRole {
+    /// What STS takes: 2 to 64 letters, digits and `+=,.@-_`.
+    /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>
+    fn session_name(&self, caller: &Caller<'_>) -> String {
+        let person = match self.session_name {
+            None => return "tollgate".to_owned(),
+            Some(SessionName::Email) => caller.email.unwrap_or(caller.sub),
+            Some(SessionName::Sub) => caller.sub,
+        };
+        let allowed = |character: char| {
+            if character.is_ascii_alphanumeric() || "+=,.@-_".contains(character) { character } else { '-' }
+        };
+        let mut name: String = person.chars().map(allowed).take(64).collect();
+        while name.len() < 2 {
+            name.push('-');
+        }
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_named_after_its_developer_in_the_letters_that_sts_takes() {
+        let role = |session_name| AssumeRole { role_arn: "r".to_owned(), external_id: None, session_name };
+        let named = |by, email, sub| role(by).session_name(&Caller { sub, email });
+        assert_eq!(named(None, Some("a@b.c"), "s"), "tollgate");
+        assert_eq!(named(Some(SessionName::Email), Some("zoë+x@b.c"), "s"), "zo-+x@b.c");
+        assert_eq!(named(Some(SessionName::Email), None, "auth0|7"), "auth0-7");
+        assert_eq!(named(Some(SessionName::Sub), Some("a@b.c"), "7"), "7-");
+        assert_eq!(named(Some(SessionName::Sub), None, &"x".repeat(100)).len(), 64);
+    }
+}

@@ -1,0 +1,202 @@
+//! What the providers on Amazon have of their own: `region`, `auth`, `guardrail`, `assume_role`, `workspace_id`.
+
+use http::HeaderValue;
+use proxy::upstream::{
+    AnthropicAwsConfig, AnthropicAwsCredential, ApiConfig, AssumeRole, AwsConfig, AwsCredential, BedrockConfig,
+    Guardrail, SessionName,
+};
+use url::Url;
+use wire::catalog::Provider;
+
+use super::super::Environment;
+use super::super::read::{Field, Mapping};
+use super::super::reference::{Section, key};
+use super::refuse_foreign;
+
+pub(in super::super) const GUARDRAIL: Section = Section {
+    path: "upstreams[].guardrail",
+    about: "A guardrail of Amazon Bedrock that every request to this upstream passes.",
+    keys: &[
+        key("id", "text", "required", "Its id or ARN."),
+        key("version", "text", "required", "Its version, or `DRAFT`."),
+    ],
+    later: &[],
+};
+
+pub(in super::super) const ASSUME_ROLE: Section = Section {
+    path: "upstreams[].assume_role",
+    about: "An AWS role whose temporary credentials are used in place of the credential of `auth`, which assumes it.",
+    keys: &[
+        key("role_arn", "ARN of a role", "required", "The role."),
+        key("external_id", "text", "", "What the role's trust policy asks for."),
+        key(
+            "session_name",
+            "`email` or `sub`",
+            "",
+            "Name each session after the developer, so that CloudTrail and cost reports tell them apart; left out, all are \
+             `tollgate`.",
+        ),
+    ],
+    later: &[],
+};
+
+/// The keys of `auth` that name the caller to Amazon.
+pub(super) const AUTH_KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
+
+/// What is different in `provider`, and where it is by default.
+pub(super) fn read(
+    provider: Provider,
+    upstream: &Mapping<'_>,
+    environment: &Environment,
+) -> (Option<ApiConfig>, Option<Url>) {
+    let region = upstream.required("region", "write the AWS region, such as us-east-1", read_region);
+    let base_url = region.as_deref().and_then(|region| default_url(provider, region, upstream, environment));
+    let role = upstream.maybe("assume_role", read_role);
+    let guardrail = upstream.maybe("guardrail", read_guardrail);
+    let auth = read_auth(provider, upstream, environment);
+    let workspace_id = match provider {
+        Provider::AnthropicAws => {
+            upstream.required("workspace_id", "write the id of the workspace, such as wrkspc_...", read_header_value)
+        }
+        _ => None,
+    };
+    if let (Some(Some(_)), Some(Auth::Aws(AwsCredential::Bearer(_)))) = (&role, &auth)
+        && let Some(field) = upstream.get("assume_role")
+    {
+        field.refuse("a bearer token cannot assume a role; write keys below auth, or leave auth empty");
+        return (None, base_url);
+    }
+    let aws = |credential| Some(AwsConfig { region: region.clone()?, credential, assume_role: role.clone()? });
+    let api = match (provider, auth) {
+        (_, None) => None,
+        (Provider::Bedrock, Some(Auth::Aws(credential))) => {
+            aws(credential).zip(guardrail).map(|(aws, guardrail)| ApiConfig::Bedrock(BedrockConfig { aws, guardrail }))
+        }
+        (Provider::AnthropicAws, Some(auth)) => {
+            let credential = match auth {
+                Auth::ApiKey(key) => Some(AnthropicAwsCredential::ApiKey(key)),
+                Auth::Aws(credential) => aws(credential).map(AnthropicAwsCredential::Aws),
+            };
+            let config = |(credential, workspace_id)| AnthropicAwsConfig { workspace_id, credential };
+            credential.zip(workspace_id).map(config).map(ApiConfig::AnthropicAws)
+        }
+        (_, Some(Auth::Aws(credential))) => aws(credential).map(ApiConfig::Mantle),
+        (_, Some(Auth::ApiKey(_))) => None,
+    };
+    (api, base_url)
+}
+
+enum Auth {
+    Aws(AwsCredential),
+    ApiKey(secrecy::SecretString),
+}
+
+/// Left out, as `{}`: Amazon's default chain.
+fn read_auth(provider: Provider, upstream: &Mapping<'_>, environment: &Environment) -> Option<Auth> {
+    let Some(field) = upstream.get("auth") else {
+        return check_chain(environment, |message| upstream.refuse(&message))
+            .then_some(Auth::Aws(AwsCredential::Chain));
+    };
+    let auth = field.mapping(&super::AUTH)?;
+    refuse_foreign(&auth, provider, super::AUTH_OF)?;
+    let has_keys = AUTH_KEYS.iter().any(|key| auth.get(key).is_some());
+    let preferred = ["api_key", "aws_bearer_token"].iter().find_map(|name| Some((*name, auth.get(name)?)));
+    if let Some((name, field)) = preferred {
+        if has_keys {
+            field.warn(format!("{name} is used, and the keys beside it are not"));
+        }
+        let secret = field.secret()?;
+        return Some(if name == "api_key" { Auth::ApiKey(secret) } else { Auth::Aws(AwsCredential::Bearer(secret)) });
+    }
+    if !has_keys {
+        return check_chain(environment, |message| field.refuse(message)).then_some(Auth::Aws(AwsCredential::Chain));
+    }
+    let id = auth.required("aws_access_key_id", "it belongs to aws_secret_access_key", Field::string);
+    let secret = auth.required("aws_secret_access_key", "it belongs to aws_access_key_id", Field::secret);
+    let session_token = auth.maybe("aws_session_token", Field::secret);
+    Some(Auth::Aws(AwsCredential::Keys { id: id?, secret: secret?, session_token: session_token? }))
+}
+
+/// The files that the environment names for Amazon's chain are there (contract R33).
+fn check_chain(environment: &Environment, mut refuse: impl FnMut(String)) -> bool {
+    let mut are_there = true;
+    for name in ["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
+        let Some(path) = environment.get(name).filter(|path| !path.is_empty()) else { continue };
+        if let Err(error) = std::fs::File::open(path) {
+            refuse(format!("{name} names a file that cannot be read: {error}; correct or unset it"));
+            are_there = false;
+        }
+    }
+    are_there
+}
+
+fn read_region(field: &Field<'_>) -> Option<String> {
+    let region = field.text()?.trim();
+    let is_region = region.contains('-')
+        && region.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && region.starts_with(|first: char| first.is_ascii_lowercase())
+        && region.len() <= 32;
+    if !is_region {
+        field.refuse("must be an AWS region, such as us-east-1");
+        return None;
+    }
+    Some(region.to_owned())
+}
+
+fn default_url(provider: Provider, region: &str, upstream: &Mapping<'_>, environment: &Environment) -> Option<Url> {
+    let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+    let text = match provider {
+        Provider::Mantle => format!("https://bedrock-mantle.{region}.api.aws/anthropic"),
+        Provider::AnthropicAws => format!("https://aws-external-anthropic.{region}.api.aws"),
+        _ => {
+            const NAME: &str = "AWS_ENDPOINT_URL_BEDROCK_RUNTIME";
+            if let Some(text) =
+                environment.get(NAME).filter(|text| !text.is_empty() && upstream.get("base_url").is_none())
+            {
+                let url =
+                    Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+                let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
+                let is_allowed = control::connect::check_literal_host(host, environment.allow_loopback()).is_ok();
+                if url.is_none() || !is_allowed {
+                    upstream.refuse(&format!("{NAME} is not a URL that may be connected to; correct or unset it"));
+                }
+                return url.filter(|_| is_allowed);
+            }
+            format!("https://bedrock-runtime.{region}.{domain}")
+        }
+    };
+    Url::parse(&text).ok()
+}
+
+fn read_role(field: &Field<'_>) -> Option<AssumeRole> {
+    let role = field.mapping(&ASSUME_ROLE)?;
+    let role_arn = role.required("role_arn", "write the ARN of the role", |field| {
+        let arn = field.text()?.trim();
+        if !arn.starts_with("arn:") || !arn.contains(":role/") {
+            field.refuse("must be the ARN of a role, such as arn:aws:iam::111122223333:role/tollgate");
+            return None;
+        }
+        Some(arn.to_owned())
+    });
+    let external_id = role.maybe("external_id", Field::any_string);
+    let names = [("email", SessionName::Email), ("sub", SessionName::Sub)];
+    let session_name = role.maybe("session_name", |field| field.one_of(&names));
+    Some(AssumeRole { role_arn: role_arn?, external_id: external_id?, session_name: session_name? })
+}
+
+fn read_guardrail(field: &Field<'_>) -> Option<Guardrail> {
+    let guardrail = field.mapping(&GUARDRAIL)?;
+    let id = guardrail.required("id", "write the id of the guardrail", read_header_value);
+    let version = guardrail.required("version", "write the version of the guardrail, or DRAFT", read_header_value);
+    Some(Guardrail { id: id?, version: version? })
+}
+
+/// Text that can stand in a header, whatever it looks like: versions are often numbers.
+fn read_header_value(field: &Field<'_>) -> Option<HeaderValue> {
+    let text = field.any_string()?;
+    let value = HeaderValue::from_str(text.trim()).ok();
+    if value.is_none() {
+        field.refuse("must be printable ASCII");
+    }
+    value
+}

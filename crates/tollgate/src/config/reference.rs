@@ -6,7 +6,8 @@
 use std::fmt::Write;
 
 use super::{
-    access, admin, failover, listen, load_test, managed, models, oidc, root, session, store, telemetry, upstreams,
+    access, admin, failover, listen, load_test, managed, metrics, models, oidc, root, session, store, telemetry,
+    upstreams,
 };
 
 /// A mapping of the file and the keys it may hold.
@@ -83,6 +84,7 @@ pub(super) const SECTIONS: &[&Section] = &[
     &admin::ENFORCEMENT,
     &admin::PRICING,
     &admin::OVERRIDE,
+    &metrics::SECTION,
     &telemetry::SECTION,
     &telemetry::DESTINATION,
     &access::ACCESS_CONTROL,

@@ -1,6 +1,8 @@
 //! The promises of the ledger, on both databases: a cap holds under concurrency and across replicas, and every request
 //! is settled exactly once, also when its replica dies or the database goes away.
 
+mod random;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -25,6 +25,7 @@ mod admin;
 mod authorization;
 mod browser;
 mod clouds;
+mod crash;
 mod explain;
 mod failover;
 mod fidelity;

@@ -191,6 +191,15 @@ impl TestGateway {
         self.running = Running::Here(Some(started.unwrap_or_else(|error| panic!("{error:#}"))));
     }
 
+    /// Starts another process in the place of one that has ended: same configuration, same database, another port.
+    pub(crate) async fn start_again(&mut self) {
+        let environment = [("CLAUDE_GATEWAY_ALLOW_LOOPBACK", "1".to_owned())];
+        let process = Process::serve(self.directory.path(), &environment, self.audit.clone());
+        self.url = process.url().await;
+        self.issuer.clone_from(&self.url);
+        self.running = Running::AsProcess(process);
+    }
+
     /// The process it runs as.
     pub(crate) fn process(&mut self) -> &mut Process {
         match &mut self.running {
@@ -289,8 +298,7 @@ impl Setup {
         let ready = self.prepare().await;
         let audit = Audit::default();
         let process = Process::serve(ready.directory.path(), &environment, audit.clone());
-        let line = process.line("listening on").await;
-        let url = line.split_ascii_whitespace().find(|word| word.contains("://")).unwrap().to_owned();
+        let url = process.url().await;
         ready.gateway(url, audit, Running::AsProcess(process))
     }
 

@@ -45,6 +45,13 @@ impl Process {
         assert!(status.unwrap().success());
     }
 
+    /// Ends it as the system does that has no memory left, and returns when it is gone.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().expect("it has ended before");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
     /// The first operational line that contains `text`; waits for it.
     pub(crate) async fn line(&self, text: &str) -> String {
         let mut lines = self.lines.clone();
@@ -53,6 +60,12 @@ impl Process {
         assert!(came, "no line with {text:?}:\n{}", self.log());
         let found = self.lines.borrow().iter().find(|line| line.contains(text)).cloned();
         found.unwrap()
+    }
+
+    /// Where it listens; waits until it does.
+    pub(crate) async fn url(&self) -> String {
+        let line = self.line("listening on").await;
+        line.split_ascii_whitespace().find(|word| word.contains("://")).unwrap().to_owned()
     }
 
     /// All operational lines so far.

@@ -2,6 +2,7 @@
 
 mod aws;
 mod bedrock;
+mod chain;
 mod client;
 mod mocks;
 

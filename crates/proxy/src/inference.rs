@@ -5,6 +5,7 @@
 mod admit;
 mod attempt;
 mod load_test;
+pub mod meters;
 mod relay;
 mod seats;
 mod settle;
@@ -26,9 +27,10 @@ use tokio_util::sync::CancellationToken;
 use wire::messages::BodyError;
 
 use crate::upstream::{LoadTest, Unserved, Upstreams};
+use meters::Meters;
 use settle::Tab;
 
-pub use crate::upstream::Endpoint;
+pub use crate::upstream::{CircuitFigures, CircuitState, Endpoint};
 pub use relay::{Interrupted, Relay};
 pub use seats::{Full, MOST, Seats};
 
@@ -58,6 +60,8 @@ pub struct Inference {
     pub upstreams: Upstreams,
     /// Where it is written down.
     pub audit: AuditLog,
+    /// Where it is added up.
+    pub meters: Meters,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Cancelled when the time to drain is over: whatever still streams is cut.

@@ -11,7 +11,6 @@ mod base;
 mod bedrock;
 mod candidates;
 mod cloud;
-#[expect(dead_code, unused_imports, reason = "the providers that need it are not built yet")]
 pub mod credential;
 mod failure;
 mod health;
@@ -21,9 +20,11 @@ mod parts;
 mod renewed;
 #[cfg(test)]
 pub(crate) mod scripted;
+mod vertex;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -41,8 +42,12 @@ use affinity::Homes;
 use anthropic::Anthropic;
 use bedrock::Bedrock;
 use cloud::{Cloud, Way};
+use credential::anthropic::FederationConfig;
+use credential::google::Google;
 use health::Health;
-use messages_api::{AnthropicAws, Mantle};
+use messages_api::{AnthropicAws, AnthropicGoogleCloud, Foundry, Mantle};
+use renewed::NoCredential;
+use vertex::Vertex;
 
 pub use affinity::{CACHE_LIFE, CacheKey, LONG_CACHE_LIFE};
 pub use answer::{Answer, AnswerBody, AnswerError};
@@ -53,8 +58,11 @@ pub use candidates::{Candidate, Round, Unserved};
 pub use failure::{Class, Failed, FailoverOn, Failure, Trigger, Verdict, verdict};
 pub use health::{Breaker, CircuitFigures, CircuitState, Trial};
 pub use load_test::LoadTest;
-pub use messages_api::{AnthropicAwsConfig, AnthropicAwsCredential};
+pub use messages_api::{
+    AnthropicAwsConfig, AnthropicAwsCredential, FoundryCredential, anthropic_google_cloud_url, foundry_url,
+};
 pub use parts::{Parts, Sent};
+pub use vertex::VertexConfig;
 
 /// One entry of `upstreams:`.
 #[derive(Debug, Clone)]
@@ -107,6 +115,12 @@ pub enum ApiConfig {
     Mantle(AwsConfig),
     /// `provider: anthropicAws`.
     AnthropicAws(AnthropicAwsConfig),
+    /// `provider: anthropicGoogleCloud`.
+    AnthropicGoogleCloud(Google),
+    /// `provider: vertex`.
+    Vertex(VertexConfig),
+    /// `provider: foundry`.
+    Foundry(FoundryCredential),
 }
 
 impl ApiConfig {
@@ -118,6 +132,9 @@ impl ApiConfig {
             Self::Bedrock(_) => Provider::Bedrock,
             Self::Mantle(_) => Provider::Mantle,
             Self::AnthropicAws(_) => Provider::AnthropicAws,
+            Self::AnthropicGoogleCloud(_) => Provider::AnthropicGoogleCloud,
+            Self::Vertex(_) => Provider::Vertex,
+            Self::Foundry(_) => Provider::Foundry,
         }
     }
 
@@ -126,7 +143,7 @@ impl ApiConfig {
     pub fn region(&self) -> Option<&str> {
         match self {
             Self::Bedrock(bedrock) => Some(&bedrock.aws.region),
-            Self::Anthropic(_) | Self::Mantle(_) | Self::AnthropicAws(_) => None,
+            _ => None,
         }
     }
 }
@@ -147,6 +164,8 @@ pub enum Credential {
     ApiKey(SecretString),
     /// `auth.oauth_token`: sent as a bearer, with the beta that allows it.
     OauthToken(SecretString),
+    /// `auth.federation_rule_id` and the keys beside it: a token exchanged for the workload's own.
+    Federation(FederationConfig),
 }
 
 /// A configured upstream that cannot be used.
@@ -301,16 +320,19 @@ impl Upstreams {
         let Timeouts { connect, idle, .. } = upstream.timeouts;
         let way = Way { client: &self.client, connect, idle };
         // Boxed: the clouds' futures are large, and the first kind is the common one.
-        let of_cloud = match &upstream.api {
+        let asking: Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send + '_>> = match &upstream.api {
             Api::Anthropic(api) => return self.exchange_with(api, upstream, model_id, call, sent).await,
             Api::Bedrock(cloud) if call.endpoint == Endpoint::CountTokens => {
-                Box::pin(bedrock::count(cloud, way, call, model_id, sent)).await?
+                Box::pin(bedrock::count(cloud, way, call, model_id, sent))
             }
-            Api::Bedrock(cloud) => Box::pin(cloud.ask(way, call, model_id, sent)).await?,
-            Api::Mantle(cloud) => Box::pin(cloud.ask(way, call, model_id, sent)).await?,
-            Api::AnthropicAws(cloud) => Box::pin(cloud.ask(way, call, model_id, sent)).await?,
+            Api::Bedrock(cloud) => Box::pin(cloud.ask(way, call, model_id, sent)),
+            Api::Mantle(cloud) => Box::pin(cloud.ask(way, call, model_id, sent)),
+            Api::AnthropicAws(cloud) => Box::pin(cloud.ask(way, call, model_id, sent)),
+            Api::AnthropicGoogleCloud(cloud) => Box::pin(cloud.ask(way, call, model_id, sent)),
+            Api::Vertex(cloud) => Box::pin(cloud.ask(way, call, model_id, sent)),
+            Api::Foundry(cloud) => Box::pin(cloud.ask(way, call, model_id, sent)),
         };
-        Failure::judge(of_cloud, &upstream.failover_on)
+        Failure::judge(asking.await?, &upstream.failover_on)
     }
 
     async fn exchange_with(
@@ -321,8 +343,9 @@ impl Upstreams {
         call: &Call<'_>,
         sent: &Sent,
     ) -> Result<Answer, Failure> {
-        let request =
-            api.request(call, model_id, sent.clone()).map_err(|error| Failure::Unsendable(error.to_string()))?;
+        let proof = api.proof().await.map_err(|NoCredential(why)| Failure::Uncredentialed(why))?;
+        let request = api.request(call, model_id, proof, sent.clone());
+        let request = request.map_err(|error| Failure::Unsendable(error.to_string()))?;
         let response =
             self.client.request_within(request, upstream.timeouts.connect).await.map_err(
                 |error| match connect_error(&error) {
@@ -364,18 +387,26 @@ enum Api {
     Bedrock(Cloud<Bedrock>),
     Mantle(Cloud<Mantle>),
     AnthropicAws(Cloud<AnthropicAws>),
+    AnthropicGoogleCloud(Cloud<AnthropicGoogleCloud>),
+    Vertex(Cloud<Vertex>),
+    Foundry(Cloud<Foundry>),
 }
 
 impl Api {
     fn new(config: &Config, egress: &Egress, clock: &Arc<dyn Clock>) -> Result<Self, Invalid> {
         let name = &config.name;
         Ok(match config.api.clone() {
-            ApiConfig::Anthropic(api) => Self::Anthropic(Anthropic::new(config, &api)?),
+            ApiConfig::Anthropic(api) => Self::Anthropic(Anthropic::new(config, &api, egress, clock)?),
             ApiConfig::Bedrock(api) => Self::Bedrock(Cloud::new(config, Bedrock::new(name, api, egress, clock)?)?),
             ApiConfig::Mantle(aws) => Self::Mantle(Cloud::new(config, Mantle::new(name, aws, egress, clock)?)?),
             ApiConfig::AnthropicAws(api) => {
                 Self::AnthropicAws(Cloud::new(config, AnthropicAws::new(name, api, egress, clock)?)?)
             }
+            ApiConfig::AnthropicGoogleCloud(google) => {
+                Self::AnthropicGoogleCloud(Cloud::new(config, AnthropicGoogleCloud::new(google, egress, clock))?)
+            }
+            ApiConfig::Vertex(api) => Self::Vertex(Cloud::new(config, Vertex::new(api, egress, clock))?),
+            ApiConfig::Foundry(api) => Self::Foundry(Cloud::new(config, Foundry::new(name, api, egress, clock)?)?),
         })
     }
 }

@@ -18,6 +18,7 @@ use control::policy::Policies;
 use control::spend::upkeep::Proof;
 use control::spend::{Caps, Ledger, Prices, Report, Upkeep};
 use control::store::Store;
+use proxy::inference::meters::Meters;
 use proxy::inference::{self, Inference, Seats};
 use proxy::otlp;
 use proxy::upstream::Upstreams;
@@ -49,6 +50,8 @@ const LAST_POSTS: Duration = Duration::from_secs(5);
 pub struct Gateway {
     origin: String,
     server: Server,
+    /// Outlives the requests, so that it tells of the last of them.
+    metrics: Option<Server>,
     drain: Duration,
     cut: CancellationToken,
     /// What runs beside the requests, until they are over.
@@ -95,12 +98,17 @@ pub async fn start_at(
     }
     let building = Building::new(&config, store, audit, clock);
     let summary = summary(&config);
+    let metrics_at = config.metrics.clone();
     // On the heap: it holds the whole configuration, and every caller of this function would hold it too.
     let rooms = Box::pin(building.rooms(config)).await?;
+    let metrics = match metrics_at {
+        Some(at) => Some(Server::start(serve::bind_metrics(&at)?, None, rooms.metrics, &building.tasks).await?),
+        None => None,
+    };
     let server = Server::start(listener, rooms.tls.as_ref(), rooms.app, &building.tasks).await?;
     tracing::info!("tollgate {} listening on {}", env!("CARGO_PKG_VERSION"), shown(&server, rooms.tls.is_some()));
     summary.iter().for_each(|line| tracing::info!("{line}"));
-    Ok(building.gateway(rooms.origin, server, rooms.drain))
+    Ok(building.gateway(rooms.origin, server, metrics, rooms.drain))
 }
 
 /// What an operator should know about a configuration, as far as it shows without connecting to anything.
@@ -158,6 +166,9 @@ impl Gateway {
     /// and every audit line, and returns how many connections were cut.
     pub async fn stop(self) -> usize {
         let cut = self.server.drain(self.drain, &self.cut).await;
+        if let Some(metrics) = self.metrics {
+            metrics.drain(Duration::ZERO, &CancellationToken::new()).await;
+        }
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(LAST_POSTS, self.tasks.wait()).await.is_err() {
@@ -188,6 +199,7 @@ struct Building {
 /// The rooms, wired.
 struct Rooms {
     app: Router,
+    metrics: Router,
     tls: Option<crate::config::listen::Tls>,
     origin: String,
     drain: Duration,
@@ -216,10 +228,11 @@ impl Building {
         }
     }
 
-    fn gateway(mut self, origin: String, server: Server, drain: Duration) -> Gateway {
+    fn gateway(mut self, origin: String, server: Server, metrics: Option<Server>, drain: Duration) -> Gateway {
         Gateway {
             origin,
             server,
+            metrics,
             drain,
             cut: self.cut.clone(),
             stop: std::mem::take(&mut self.stop),
@@ -285,6 +298,7 @@ impl Building {
             audit: self.audit.clone(),
             clock: Arc::clone(&self.clock),
             cut: self.cut.clone(),
+            meters: Meters::default(),
         };
         let (clock, tasks) = (Arc::clone(&self.clock), self.tasks.clone());
         let relay = otlp::Relay::new(config.telemetry, &egress, clock, tasks).map_err(|error| anyhow!("{error}"))?;
@@ -312,6 +326,7 @@ impl Building {
         };
         let largest = usize::try_from(config.limits.max_request_bytes).unwrap_or(usize::MAX);
         let inference = Arc::new(inference);
+        let metrics = http::metrics::routes(Arc::clone(&inference));
         let reach: Reach = {
             let inference = Arc::clone(&inference);
             Arc::new(move |model, groups| inference.upstreams.serve(model, groups))
@@ -343,7 +358,7 @@ impl Building {
             clock: Arc::clone(&self.clock),
             told_untrusted: AtomicBool::new(false),
         };
-        Ok(Rooms { app: http::app(Arc::new(edge), &wall, surfaces), tls, origin, drain: config.drain_timeout })
+        Ok(Rooms { app: http::app(Arc::new(edge), &wall, surfaces), metrics, tls, origin, drain: config.drain_timeout })
     }
 
     async fn sign_in(&self, config: &Config, egress: Egress) -> anyhow::Result<Arc<SignIn>> {

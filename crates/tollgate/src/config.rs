@@ -13,6 +13,7 @@ mod lines;
 pub mod listen;
 mod load_test;
 mod managed;
+pub mod metrics;
 mod models;
 mod number;
 mod oidc;
@@ -92,6 +93,8 @@ pub struct Config {
     pub policy: policy::Config,
     /// Where telemetry is relayed to.
     pub telemetry: Vec<Destination>,
+    /// Where figures are served; `None`: nowhere.
+    pub metrics: Option<metrics::Metrics>,
     /// One line of 1 to 500 characters, told when a sign-in begins.
     pub login_notice: Option<String>,
     /// How long open requests may take to finish after SIGTERM.

@@ -8,6 +8,7 @@ pub mod health;
 pub mod inference;
 pub mod layers;
 pub mod managed;
+pub mod metrics;
 pub mod oauth;
 pub mod otlp;
 

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::listen;
+use crate::config::{listen, metrics};
 
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(12);
@@ -43,6 +43,17 @@ pub fn bind(config: &listen::Config) -> anyhow::Result<TcpListener> {
     // std asks for 128. Who comes while the queue is full is not refused but tries again after a second: a replica that
     // takes over another's clients would be slow for each of them. The kernel lowers it to what it allows.
     socket2::SockRef::from(&listener).listen(QUEUED)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Takes the address of the figures.
+///
+/// # Errors
+/// When it cannot be had; the text names it.
+pub fn bind_metrics(config: &metrics::Metrics) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind((config.host.as_str(), config.port))
+        .with_context(|| format!("metrics.host {} port {} cannot be bound", config.host, config.port))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

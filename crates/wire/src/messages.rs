@@ -9,10 +9,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-pub use reach::{Reach, Unbounded, reach};
-
 use crate::json::{self, Member};
 
+pub use reach::{Reach, Unbounded, reach};
 pub use rewrite::{Layout, Rewrite};
 
 /// What one pass over a request body finds. Spans are byte offsets into that body.

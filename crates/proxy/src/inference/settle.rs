@@ -293,7 +293,7 @@ impl Tab {
         let cost = match (reservation, usage, &self.upstream) {
             (None, _, _) => None,
             (Some(reservation), Some(usage), Some(upstream)) => {
-                let (upstream, model_sent) = (upstream.name().to_owned(), self.model_sent.take());
+                let (upstream, model_sent) = (upstream.name().to_owned(), self.model_sent.clone());
                 Some(reservation.settle(Settlement { upstream, model_sent, usage, estimated, status, ms, ttfb_ms }))
             }
             (Some(reservation), _, _) => {
@@ -301,6 +301,13 @@ impl Tab {
                 Some(Money::ZERO)
             }
         };
+        let first = self.first_byte.map(|at| self.since_received(at));
+        let total = self.since_received(self.inference.clock.instant());
+        self.inference.meters.ended(self.endpoint.path(), outcome.as_str(), total, first);
+        if let (Some(usage), Some(cost), Some(upstream), Some(model)) = (&usage, cost, &self.upstream, &self.model_sent)
+        {
+            self.inference.meters.charged(upstream.name(), model, usage, cost);
+        }
         let event = self.event(status, outcome);
         self.emit(&Event::Inference(Box::new(InferenceEvent {
             ms,
@@ -367,6 +374,7 @@ impl Tab {
             Refusal::Unbounded(_) => ("unbounded", None),
             Refusal::Unavailable => ("store_error", None),
         };
+        self.inference.meters.was_blocked(cause);
         let pool = standing.filter(|standing| standing.cap.shared).map(|standing| [standing.cap.source.id()]);
         let cents = standing.map(|standing| standing.cap.cents.to_string());
         self.emit(&Event::SpendBlocked {

@@ -2,15 +2,24 @@
 //!
 //! The body is the client's own; the model id and `tags` are the only parts that may change, by splicing.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use control::clock::Clock;
+use control::connect::Egress;
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use secrecy::{ExposeSecret, SecretString};
 use wire::messages::{Edit, splice};
 
 use super::base::Base;
 use super::cloud::{ANTHROPIC_BETA, ANTHROPIC_VERSION, TAGS_BETA};
+use super::credential::anthropic::Federation;
+use super::credential::{Source, Tokens};
 use super::parts::{Parts, Sent};
+use super::renewed::NoCredential;
 use super::{AnthropicConfig, Call, Caller, Config, Credential, Invalid};
 
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -33,42 +42,84 @@ const OURS_ALONE: [&str; 5] = [
 #[derive(Debug)]
 pub(super) struct Anthropic {
     base: Base,
-    credential: (HeaderName, HeaderValue),
+    proof: Proof,
+    /// The credential is an OAuth token.
     oauth: bool,
     headers: Vec<(HeaderName, HeaderValue)>,
     forward_user_identity: bool,
 }
 
+/// What makes a request ours.
+#[derive(Debug)]
+enum Proof {
+    Known(HeaderName, HeaderValue),
+    /// Exchanged for the workload's own token.
+    Federated(Box<Tokens>),
+}
+
+impl Proof {
+    fn known(config: &Config, name: HeaderName, value: &SecretString) -> Result<Self, Invalid> {
+        let value = HeaderValue::from_str(value.expose_secret());
+        let mut value = value.map_err(|_| Invalid::Credential(config.name.clone()))?;
+        value.set_sensitive(true);
+        Ok(Self::Known(name, value))
+    }
+}
+
 impl Anthropic {
-    pub(super) fn new(config: &Config, api: &AnthropicConfig) -> Result<Self, Invalid> {
-        let (header, text) = match &api.credential {
-            Credential::ApiKey(key) => ("x-api-key", key.clone()),
+    pub(super) fn new(
+        config: &Config,
+        api: &AnthropicConfig,
+        egress: &Egress,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, Invalid> {
+        let proof = match &api.credential {
+            Credential::ApiKey(key) => Proof::known(config, HeaderName::from_static("x-api-key"), key)?,
             Credential::OauthToken(token) => {
-                ("authorization", SecretString::from(format!("Bearer {}", token.expose_secret())))
+                let bearer = format!("Bearer {}", token.expose_secret());
+                Proof::known(config, AUTHORIZATION, &bearer.into())?
+            }
+            Credential::Federation(federation) => {
+                let federation = Federation::new(federation.clone(), &config.base_url);
+                Proof::Federated(Box::new(Tokens::new(Source::Anthropic(federation), egress, clock)))
             }
         };
-        let mut credential =
-            HeaderValue::from_str(text.expose_secret()).map_err(|_| Invalid::Credential(config.name.clone()))?;
-        credential.set_sensitive(true);
         Ok(Self {
             base: Base::new(&config.name, &config.base_url)?,
-            credential: (HeaderName::from_static(header), credential),
-            oauth: matches!(api.credential, Credential::OauthToken(_)),
+            proof,
+            oauth: !matches!(api.credential, Credential::ApiKey(_)),
             headers: config.headers.clone(),
             forward_user_identity: api.forward_user_identity,
         })
     }
 
+    /// The header that makes a request ours.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) async fn proof(&self) -> Result<(HeaderName, HeaderValue), NoCredential> {
+        match &self.proof {
+            Proof::Known(name, value) => Ok((name.clone(), value.clone())),
+            Proof::Federated(tokens) => Ok((AUTHORIZATION, tokens.authorization().await?)),
+        }
+    }
+
     /// The request to send; `model_id` is what this upstream calls the model.
-    pub(super) fn request(&self, call: &Call<'_>, model_id: &str, sent: Sent) -> Result<Request<Parts>, http::Error> {
+    pub(super) fn request(
+        &self,
+        call: &Call<'_>,
+        model_id: &str,
+        proof: (HeaderName, HeaderValue),
+        sent: Sent,
+    ) -> Result<Request<Parts>, http::Error> {
         let mut request = Request::new(Parts::new(body(call, model_id), sent));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.base.uri_of(call.endpoint.path(), call.query)?;
-        *request.headers_mut() = self.request_headers(call);
+        *request.headers_mut() = self.request_headers(call, proof);
         Ok(request)
     }
 
-    fn request_headers(&self, call: &Call<'_>) -> HeaderMap {
+    fn request_headers(&self, call: &Call<'_>, proof: (HeaderName, HeaderValue)) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(24);
         for (name, value) in call.headers {
             if passes_to_upstream(name) {
@@ -77,7 +128,7 @@ impl Anthropic {
         }
         headers.insert(USER_AGENT, user_agent(call.headers.get(USER_AGENT)));
         self.adjust_betas(&mut headers, call.strip_tags);
-        headers.insert(self.credential.0.clone(), self.credential.1.clone());
+        headers.insert(proof.0, proof.1);
         for (name, value) in &self.headers {
             headers.insert(name.clone(), value.clone());
         }

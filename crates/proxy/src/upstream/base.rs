@@ -75,3 +75,18 @@ impl Base {
         })
     }
 }
+
+/// A model id as one segment of a path: percent-encoded but for unreserved characters (RFC 3986, section 2.3) and `more`.
+pub(super) fn encoded(id: &str, more: &str) -> String {
+    let mut path = String::with_capacity(id.len() + 8);
+    for byte in id.bytes() {
+        let character = char::from(byte);
+        if byte.is_ascii_alphanumeric() || "-._~".contains(character) || more.contains(character) {
+            path.push(character);
+        } else {
+            path.push('%');
+            path.extend([byte >> 4, byte & 15].map(|nibble| char::from(b"0123456789ABCDEF"[usize::from(nibble)])));
+        }
+    }
+    path
+}

@@ -14,6 +14,7 @@ use wire::catalog;
 use wire::messages::Rewrite;
 
 use super::aws::{Authority, AwsConfig};
+use super::base::encoded;
 use super::cloud::{ANTHROPIC_VERSION, Framing, Outgoing, Provider, Unsigned, Without, betas};
 use super::renewed::NoCredential;
 use super::{Call, Caller, Endpoint, Invalid};
@@ -112,19 +113,4 @@ impl Provider for Bedrock {
     async fn authorize(&self, request: &mut Unsigned, caller: &Caller<'_>) -> Result<(), NoCredential> {
         self.authority.authorize(request, caller).await
     }
-}
-
-/// A model id as one segment of a path: percent-encoded but for unreserved characters (RFC 3986, section 2.3) and `more`.
-fn encoded(id: &str, more: &str) -> String {
-    let mut path = String::with_capacity(id.len() + 8);
-    for byte in id.bytes() {
-        let character = char::from(byte);
-        if byte.is_ascii_alphanumeric() || "-._~".contains(character) || more.contains(character) {
-            path.push(character);
-        } else {
-            path.push('%');
-            path.extend([byte >> 4, byte & 15].map(|nibble| char::from(b"0123456789ABCDEF"[usize::from(nibble)])));
-        }
-    }
-    path
 }

@@ -109,6 +109,12 @@ impl<P: Provider> Cloud<P> {
         })
     }
 
+    /// What that model is known not to know.
+    #[cfg(test)]
+    pub(super) fn known(&self, model_id: &str) -> std::sync::Arc<Without> {
+        self.learned.of(model_id)
+    }
+
     pub(super) fn api(&self) -> &P {
         &self.api
     }

@@ -8,7 +8,7 @@ pub mod azure;
 mod exchange;
 pub mod google;
 #[cfg(test)]
-mod testing;
+pub(in crate::upstream) mod testing;
 mod tokens;
 
 pub(super) use tokens::{Source, Tokens};

@@ -5,14 +5,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use control::clock::Clock;
 use control::connect::Egress;
+use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use wire::catalog;
 use wire::messages::Rewrite;
 
 use super::aws::{Authority, AwsConfig};
 use super::cloud::{Framing, Outgoing, Provider, Unsigned, Without, anthropic_headers};
+use super::credential::azure::Azure;
+use super::credential::google::Google;
+use super::credential::{Source, Tokens};
 use super::renewed::NoCredential;
+use super::vertex::GoogleAuthority;
 use super::{Call, Caller, Invalid};
 
 const WORKSPACE: HeaderName = HeaderName::from_static("anthropic-workspace-id");
@@ -36,6 +41,30 @@ pub enum AnthropicAwsCredential {
     Aws(AwsConfig),
 }
 
+/// `auth` of an upstream with `provider: foundry`.
+#[derive(Debug, Clone)]
+pub enum FoundryCredential {
+    /// `api_key`: sent as `x-api-key`.
+    ApiKey(SecretString),
+    /// `use_azure_ad`: a token of Microsoft Entra.
+    Entra(Azure),
+}
+
+/// Where a workspace of Claude Platform on Google Cloud is served; only the location `global` is.
+/// <https://platform.claude.com/docs/en/build-with-claude/claude-models-on-google-cloud/anthropic-managed>
+#[must_use]
+pub fn anthropic_google_cloud_url(project_id: &str, workspace_id: &str) -> String {
+    let workspace = format!("projects/{project_id}/locations/global/workspaces/{workspace_id}");
+    format!("https://claude.googleapis.com/v1alpha/{workspace}/invoke")
+}
+
+/// Where a resource of Microsoft Foundry is served.
+/// <https://platform.claude.com/docs/en/build-with-claude/claude-in-microsoft-foundry>
+#[must_use]
+pub fn foundry_url(resource: &str) -> String {
+    format!("https://{resource}.services.ai.azure.com/anthropic")
+}
+
 /// Amazon Bedrock's endpoint of Anthropic's format.
 #[derive(Debug)]
 pub(super) struct Mantle {
@@ -47,6 +76,19 @@ pub(super) struct Mantle {
 pub(super) struct AnthropicAws {
     workspace_id: HeaderValue,
     authority: Authority,
+}
+
+/// Claude Platform on Google Cloud.
+#[derive(Debug)]
+pub(super) struct AnthropicGoogleCloud {
+    authority: GoogleAuthority,
+}
+
+/// Microsoft Foundry.
+#[derive(Debug)]
+pub(super) enum Foundry {
+    Key(HeaderValue),
+    Entra(Box<Tokens>),
 }
 
 impl Mantle {
@@ -78,6 +120,37 @@ impl AnthropicAws {
     }
 }
 
+impl AnthropicGoogleCloud {
+    pub(super) fn new(google: Google, egress: &Egress, clock: &Arc<dyn Clock>) -> Self {
+        Self { authority: GoogleAuthority::new(google, egress, clock) }
+    }
+}
+
+impl Foundry {
+    /// For the upstream `name`.
+    ///
+    /// # Errors
+    /// [`Invalid::Credential`].
+    pub(super) fn new(
+        name: &str,
+        credential: FoundryCredential,
+        egress: &Egress,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, Invalid> {
+        match credential {
+            FoundryCredential::ApiKey(key) => {
+                let value = HeaderValue::from_str(key.expose_secret());
+                let mut value = value.map_err(|_| Invalid::Credential(name.to_owned()))?;
+                value.set_sensitive(true);
+                Ok(Self::Key(value))
+            }
+            FoundryCredential::Entra(azure) => {
+                Ok(Self::Entra(Box::new(Tokens::new(Source::Azure(azure), egress, clock))))
+            }
+        }
+    }
+}
+
 impl Provider for Mantle {
     const KIND: catalog::Provider = catalog::Provider::Mantle;
     const FRAMING: Framing = Framing::Events;
@@ -99,15 +172,52 @@ impl Provider for AnthropicAws {
     const FRAMING: Framing = Framing::Events;
 
     fn outgoing(&self, call: &Call<'_>, model_id: &str, without: &Without) -> Result<Outgoing, String> {
-        let body = body(call, model_id, without, !call.strip_tags);
-        let mut headers = anthropic_headers(call, without, !call.strip_tags);
-        headers.insert(WORKSPACE, self.workspace_id.clone());
-        Ok(Outgoing { path: call.endpoint.path().to_owned(), headers, body })
+        let mut outgoing = as_it_is(call, model_id, without);
+        outgoing.headers.insert(WORKSPACE, self.workspace_id.clone());
+        Ok(outgoing)
     }
 
     async fn authorize(&self, request: &mut Unsigned, caller: &Caller<'_>) -> Result<(), NoCredential> {
         self.authority.authorize(request, caller).await
     }
+}
+
+impl Provider for AnthropicGoogleCloud {
+    const KIND: catalog::Provider = catalog::Provider::AnthropicGoogleCloud;
+    const FRAMING: Framing = Framing::Events;
+
+    fn outgoing(&self, call: &Call<'_>, model_id: &str, without: &Without) -> Result<Outgoing, String> {
+        Ok(as_it_is(call, model_id, without))
+    }
+
+    async fn authorize(&self, request: &mut Unsigned, _: &Caller<'_>) -> Result<(), NoCredential> {
+        self.authority.authorize(&mut request.headers).await
+    }
+}
+
+impl Provider for Foundry {
+    const KIND: catalog::Provider = catalog::Provider::Foundry;
+    const FRAMING: Framing = Framing::Events;
+
+    fn outgoing(&self, call: &Call<'_>, model_id: &str, without: &Without) -> Result<Outgoing, String> {
+        Ok(as_it_is(call, model_id, without))
+    }
+
+    async fn authorize(&self, request: &mut Unsigned, _: &Caller<'_>) -> Result<(), NoCredential> {
+        let (name, value) = match self {
+            Self::Key(key) => (API_KEY, key.clone()),
+            Self::Entra(tokens) => (AUTHORIZATION, tokens.authorization().await?),
+        };
+        request.headers.insert(name, value);
+        Ok(())
+    }
+}
+
+/// The client's request at the client's path.
+fn as_it_is(call: &Call<'_>, model_id: &str, without: &Without) -> Outgoing {
+    let headers = anthropic_headers(call, without, !call.strip_tags);
+    let body = body(call, model_id, without, !call.strip_tags);
+    Outgoing { path: call.endpoint.path().to_owned(), headers, body }
 }
 
 /// The client's bytes with the upstream's model id.

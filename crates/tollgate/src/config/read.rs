@@ -81,11 +81,6 @@ impl<'a> Mapping<'a> {
         self.report.problem(&child(&self.path, key), self.line, format!("missing; {purpose}"));
     }
 
-    /// Whether it has no key at all.
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// Reports something about the mapping as a whole.
     pub(super) fn refuse(&self, message: &str) {
         self.report.problem(&self.path, self.line, message);
@@ -141,11 +136,6 @@ impl<'a> Field<'a> {
         let Kind::Map(entries) = &self.node.kind else { return None };
         let Entry { line, value, .. } = entries.iter().find(|entry| entry.key == key)?;
         Some(Field { path: child(&self.path, key), line: *line, node: value, report: self.report })
-    }
-
-    /// Whether it is that text.
-    pub(super) fn is(&self, text: &str) -> bool {
-        matches!(&self.node.kind, Kind::Scalar { text: written, .. } if written == text)
     }
 
     /// A mapping with keys of the operator's choice.

@@ -6,7 +6,8 @@
 use std::fmt::Write;
 
 use super::{
-    access, admin, failover, listen, load_test, managed, models, oidc, root, session, store, telemetry, upstreams,
+    access, admin, failover, listen, load_test, managed, metrics, models, oidc, root, session, store, telemetry,
+    upstreams,
 };
 
 /// A mapping of the file and the keys it may hold.
@@ -83,6 +84,7 @@ pub(super) const SECTIONS: &[&Section] = &[
     &admin::ENFORCEMENT,
     &admin::PRICING,
     &admin::OVERRIDE,
+    &metrics::SECTION,
     &telemetry::SECTION,
     &telemetry::DESTINATION,
     &access::ACCESS_CONTROL,
@@ -158,7 +160,6 @@ pub fn markdown() -> String {
 /// What is known and not built without being a key of its own.
 const OTHER_FORMS: &[(&str, &str)] = &[
     ("`oidc` as a list", oidc::LIST.purpose),
-    ("`upstreams[].provider`: `anthropicGoogleCloud`, `vertex`, `foundry`", "Claude on Google and Microsoft clouds"),
 ];
 
 fn print_section(page: &mut String, section: &Section) -> std::fmt::Result {

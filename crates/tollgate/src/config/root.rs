@@ -15,7 +15,8 @@ use super::reference::{Section, key, later};
 use super::telemetry::Telemetry;
 use super::tree::Node;
 use super::{
-    Config, Environment, access, admin, listen, load_test, managed, models, oidc, session, store, telemetry, upstreams,
+    Config, Environment, access, admin, listen, load_test, managed, metrics, models, oidc, session, store, telemetry,
+    upstreams,
 };
 
 pub(super) const SECTION: Section = Section {
@@ -39,6 +40,7 @@ pub(super) const SECTION: Section = Section {
         key("enforcement", "mapping", "", "How spend limits are enforced."),
         key("pricing", "mapping", "", "Prices other than list prices."),
         key("telemetry", "mapping", "", "Where clients' telemetry goes."),
+        key("metrics", "mapping", "", "Figures for Prometheus."),
         key("access_control", "mapping", "", "Client addresses that get in."),
         key("limits", "mapping", "", "Largest requests."),
         key("rate_limits", "mapping", "", "How often one address, or one session, may ask."),
@@ -52,7 +54,6 @@ pub(super) const SECTION: Section = Section {
         later("alerts", "webhooks at spend thresholds"),
         later("reload", "a new configuration without a restart"),
         later("log", "another place and form of logs"),
-        later("metrics", "Prometheus metrics"),
         later("shutdown", "a time as a lame duck before the end"),
     ],
 };
@@ -92,6 +93,7 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
     let catalog = models.clone().zip(include_builtin).and_then(|(models, all)| Catalog::new(models, all).ok());
     if let (Some(models), Some(upstreams), Some(catalog)) = (&models, &upstreams, &catalog) {
         models::warn_of_dead_ends(&root, models, upstreams, catalog);
+        upstreams::warn_short_context(root.get("upstreams"), upstreams, catalog);
     }
     let priced = admin::Priced { upstreams: upstreams.as_deref(), catalog: catalog.as_ref() };
     let pricing = admin::read_pricing(root.get("pricing"), priced, has_user);
@@ -104,6 +106,7 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
     let limits = root.or("limits", access::Limits::default(), access::read_limits);
     let rate_limits = root.or("rate_limits", access::RateLimits::default(), access::read_rate_limits);
     let load_test = root.or("load_test_mode", None, load_test::read);
+    let metrics = root.maybe("metrics", metrics::read);
     let login_notice = root.maybe("login_notice", read_notice);
 
     let (listen, oidc, session, telemetry) = (listen?, oidc?, session?, telemetry?);
@@ -152,6 +155,7 @@ pub(super) fn read(tree: &Node, folder: &Path, environment: &Environment, report
         auto_include_builtin_models: include_builtin?,
         policy,
         telemetry: telemetry.destinations,
+        metrics: metrics?,
         login_notice: login_notice?,
         drain_timeout: environment.drain_timeout(report),
         log_level: environment.log_level(report),

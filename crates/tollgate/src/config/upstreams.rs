@@ -1,25 +1,40 @@
 //! `upstreams`: where inference goes.
 
 mod aws;
+mod foundry;
+mod google;
 
+use proxy::upstream::credential::anthropic::FederationConfig;
 use proxy::upstream::{AnthropicConfig, ApiConfig, Config, Credential, Timeouts};
 use url::Url;
 use wire::catalog::Provider;
 
 use super::problem::did_you_mean;
 use super::read::{Field, Mapping, all};
-use super::reference::{Later, Section, key, later};
+use super::reference::{Section, key};
 use super::{Environment, failover, headers};
 
 pub(super) use aws::{ASSUME_ROLE, GUARDRAIL};
+pub(super) use google::warn_short_context;
 
 pub(super) const SECTION: Section = Section {
     path: "upstreams[]",
     about: "Where inference goes: a list, tried in its order. At least one.",
     keys: &[
-        key("provider", "`anthropic`, `bedrock`, `mantle` or `anthropicAws`", "required", "The API it speaks."),
+        key(
+            "provider",
+            "`anthropic`, `bedrock`, `mantle`, `anthropicAws`, `anthropicGoogleCloud`, `vertex` or `foundry`",
+            "required",
+            "The API it speaks.",
+        ),
         key("name", "text, unique", "the provider", "What `models`, `pricing` and the audit call it."),
-        key("auth", "mapping", "", "Its credential. Required for `anthropic`; left out on AWS, AWS's default chain."),
+        key(
+            "auth",
+            "mapping",
+            "",
+            "Its credential. Required for `anthropic` and `foundry`; left out on AWS, AWS's default chain; left out on Google Cloud, its \
+             application default credentials.",
+        ),
         key(
             "base_url",
             "http or https URL without query",
@@ -40,12 +55,29 @@ pub(super) const SECTION: Section = Section {
             "false",
             "Tell it who is calling, in `x-claude-gateway-user-*` headers.",
         ),
-        key("region", "AWS region; `bedrock`, `mantle`, `anthropicAws` only", "", "Where on AWS. Required there."),
+        key(
+            "region",
+            "AWS region; `bedrock`, `mantle`, `anthropicAws` only; on `vertex` a region, `global`, `us` or `eu`",
+            "",
+            "Where. Required there.",
+        ),
+        key(
+            "project_id",
+            "text; `vertex`, `anthropicGoogleCloud` only",
+            "",
+            "The Google Cloud project. Required there.",
+        ),
         key(
             "workspace_id",
-            "text; `anthropicAws` only",
+            "text; `anthropicAws`, `anthropicGoogleCloud` only",
             "",
             "The workspace of Claude Platform that is used. Required there.",
+        ),
+        key(
+            "resource",
+            "2 to 64 letters, digits and inner hyphens; `foundry` only",
+            "",
+            "The Foundry resource. Required there.",
         ),
         key("guardrail", "mapping; `bedrock` only", "", "A guardrail for every request."),
         key("assume_role", "mapping; `bedrock`, `mantle` only", "", "An AWS role to use."),
@@ -60,15 +92,12 @@ pub(super) const SECTION: Section = Section {
         ),
         key("breaker", "mapping", "on", "When it is left alone because it fails."),
     ],
-    later: &[
-        later("project_id", "the project of a Google Cloud provider"),
-        later("resource", "the resource of Microsoft Foundry"),
-    ],
+    later: &[],
 };
 
 pub(super) const AUTH: Section = Section {
     path: "upstreams[].auth",
-    about: "For `anthropic` exactly one of the first two. On AWS, `aws_access_key_id` with `aws_secret_access_key`, or one of \
+    about: "For `anthropic` exactly one of the first two, or a federation rule. On AWS, `aws_access_key_id` with `aws_secret_access_key`, or one of \
             the tokens, or nothing (`{}`): then the environment, a profile, SSO, a web identity, the container or the \
             instance, as AWS's own tools look for it.",
     keys: &[
@@ -83,47 +112,81 @@ pub(super) const AUTH: Section = Section {
             "",
             "An API key of Amazon Bedrock, sent as `Authorization: Bearer`; wins over keys.",
         ),
+        key(
+            "federation_rule_id",
+            "text; `anthropic` only",
+            "",
+            "The rule by which the workload's own token is exchanged for one of the Claude API.",
+        ),
+        key("organization_id", "text; `anthropic` only", "", "The organization of that rule. Required with it."),
+        key(
+            "identity_token_file",
+            "path; `anthropic` only",
+            "",
+            "Where the workload's own token is; read at every exchange. Required with the rule.",
+        ),
+        key("workspace_id", "text; `anthropic` only", "", "The workspace, where the rule allows more than one."),
+        key("service_account_id", "text; `anthropic` only", "", "The service account of that rule."),
+        key(
+            "service_account_json",
+            "path; `vertex`, `anthropicGoogleCloud` only",
+            "",
+            "A credential file of Google Cloud, of any type.",
+        ),
+        key(
+            "use_azure_ad",
+            "`true`; `foundry` only",
+            "",
+            "Ask with a token of Microsoft Entra: from the environment, a workload identity, a managed identity, or the Azure \
+             CLI.",
+        ),
     ],
-    later: &[
-        later("federation_rule_id", "a token exchanged for the workload's own identity"),
-        later("organization_id", "a token exchanged for the workload's own identity"),
-        later("identity_token_file", "a token exchanged for the workload's own identity"),
-        later("workspace_id", "a token exchanged for the workload's own identity"),
-        later("service_account_id", "a token exchanged for the workload's own identity"),
-        later("service_account_json", "credentials of Google Cloud"),
-        later("use_azure_ad", "credentials of Microsoft Entra"),
-    ],
+    later: &[],
 };
 
-const LATER_PROVIDERS: &[Later] = &[
-    later("anthropicGoogleCloud", "Claude Platform on Google Cloud"),
-    later("vertex", "Google Cloud Vertex AI"),
-    later("foundry", "Microsoft Foundry"),
+const PROVIDERS: &[Provider] = &[
+    Provider::Anthropic,
+    Provider::Bedrock,
+    Provider::Mantle,
+    Provider::AnthropicAws,
+    Provider::AnthropicGoogleCloud,
+    Provider::Vertex,
+    Provider::Foundry,
 ];
-
-/// The providers that are built.
-const PROVIDERS: &[Provider] = &[Provider::Anthropic, Provider::Bedrock, Provider::Mantle, Provider::AnthropicAws];
 
 type Owners = &'static [(&'static str, &'static [Provider])];
 
 /// The keys that only some providers have.
 const KEYS_OF: Owners = &[
     ("forward_user_identity", &[Provider::Anthropic]),
-    ("region", &[Provider::Bedrock, Provider::Mantle, Provider::AnthropicAws]),
-    ("workspace_id", &[Provider::AnthropicAws]),
+    ("region", &[Provider::Bedrock, Provider::Mantle, Provider::AnthropicAws, Provider::Vertex]),
+    ("project_id", &[Provider::Vertex, Provider::AnthropicGoogleCloud]),
+    ("resource", &[Provider::Foundry]),
+    ("workspace_id", &[Provider::AnthropicAws, Provider::AnthropicGoogleCloud]),
     ("guardrail", &[Provider::Bedrock]),
     ("assume_role", &[Provider::Bedrock, Provider::Mantle]),
 ];
 
 /// The same for keys of `auth`.
 const AUTH_OF: Owners = &[
-    ("api_key", &[Provider::Anthropic, Provider::AnthropicAws]),
+    ("api_key", &[Provider::Anthropic, Provider::AnthropicAws, Provider::Foundry]),
     ("oauth_token", &[Provider::Anthropic]),
     ("aws_access_key_id", &[Provider::Bedrock, Provider::Mantle, Provider::AnthropicAws]),
     ("aws_secret_access_key", &[Provider::Bedrock, Provider::Mantle, Provider::AnthropicAws]),
     ("aws_session_token", &[Provider::Bedrock, Provider::Mantle, Provider::AnthropicAws]),
     ("aws_bearer_token", &[Provider::Bedrock, Provider::Mantle]),
+    ("federation_rule_id", &[Provider::Anthropic]),
+    ("organization_id", &[Provider::Anthropic]),
+    ("identity_token_file", &[Provider::Anthropic]),
+    ("workspace_id", &[Provider::Anthropic]),
+    ("service_account_id", &[Provider::Anthropic]),
+    ("service_account_json", &[Provider::Vertex, Provider::AnthropicGoogleCloud]),
+    ("use_azure_ad", &[Provider::Foundry]),
 ];
+
+/// The keys of `auth` that belong to workload identity federation.
+const FEDERATION: [&str; 5] =
+    ["federation_rule_id", "organization_id", "identity_token_file", "workspace_id", "service_account_id"];
 
 const RESERVED_HEADERS: &[&str] = &[
     "authorization",
@@ -170,13 +233,6 @@ pub(super) fn read(
 }
 
 fn read_one(item: &Field<'_>, general: Timeouts, environment: &Environment) -> Option<Config> {
-    // A provider that is not built is said once, and not once more for each of its keys.
-    if let Some(provider) = item.below("provider")
-        && let Some(later) = LATER_PROVIDERS.iter().find(|later| provider.is(later.name))
-    {
-        provider.refuse(format!("{}; write one of {}", later.refusal(), provider_names()));
-        return None;
-    }
     let upstream = item.mapping(&SECTION)?;
     let provider = upstream.required("provider", &format!("write one of {}", provider_names()), read_provider);
     let strict = provider.and_then(|provider| refuse_foreign(&upstream, provider, KEYS_OF));
@@ -187,6 +243,8 @@ fn read_one(item: &Field<'_>, general: Timeouts, environment: &Environment) -> O
             let default = Url::parse(ANTHROPIC).ok();
             (read_anthropic(&upstream, written_url.clone().flatten().or(default.clone()).as_ref()), default)
         }
+        google @ (Provider::Vertex | Provider::AnthropicGoogleCloud) => google::read(google, &upstream, environment),
+        Provider::Foundry => foundry::read(&upstream, environment),
         aws => aws::read(aws, &upstream, environment),
     };
     let headers = upstream.or("headers", Vec::new(), |field| headers::read(field, is_reserved));
@@ -221,9 +279,7 @@ fn read_provider(field: &Field<'_>) -> Option<Provider> {
     if let Some(provider) = PROVIDERS.iter().find(|provider| provider.as_str() == written) {
         return Some(*provider);
     }
-    let names =
-        || LATER_PROVIDERS.iter().map(|later| later.name).chain(PROVIDERS.iter().map(|provider| provider.as_str()));
-    match did_you_mean(written, names()) {
+    match did_you_mean(written, PROVIDERS.iter().map(|provider| provider.as_str())) {
         Some(meant) => field.refuse(format!("unknown provider; did you mean {meant}?")),
         None => field.refuse(format!("unknown provider; write one of {}", provider_names())),
     }
@@ -251,7 +307,8 @@ fn refuse_foreign(mapping: &Mapping<'_>, provider: Provider, owners: Owners) -> 
 }
 
 fn read_anthropic(upstream: &Mapping<'_>, base_url: Option<&Url>) -> Option<ApiConfig> {
-    let credential = upstream.required("auth", "write api_key or oauth_token below it", read_credential);
+    let credential =
+        upstream.required("auth", "write api_key, oauth_token or a federation rule below it", read_credential);
     let identity = upstream.or("forward_user_identity", false, |field| read_identity(field, base_url));
     Some(ApiConfig::Anthropic(AnthropicConfig { credential: credential?, forward_user_identity: identity? }))
 }
@@ -259,21 +316,36 @@ fn read_anthropic(upstream: &Mapping<'_>, base_url: Option<&Url>) -> Option<ApiC
 fn read_credential(field: &Field<'_>) -> Option<Credential> {
     let auth = field.mapping(&AUTH)?;
     refuse_foreign(&auth, Provider::Anthropic, AUTH_OF)?;
-    match (auth.get("api_key"), auth.get("oauth_token")) {
-        (Some(key), None) => key.secret().map(Credential::ApiKey),
-        (None, Some(token)) => token.secret().map(Credential::OauthToken),
-        (Some(_), Some(_)) => {
-            auth.refuse("api_key and oauth_token exclude each other; keep one");
+    let is_federated = FEDERATION.iter().any(|key| auth.get(key).is_some());
+    match (auth.get("api_key"), auth.get("oauth_token"), is_federated) {
+        (Some(key), None, false) => key.secret().map(Credential::ApiKey),
+        (None, Some(token), false) => token.secret().map(Credential::OauthToken),
+        (None, None, true) => read_federation(&auth).map(Credential::Federation),
+        (None, None, false) => {
+            auth.refuse("no credential; write api_key, oauth_token or a federation rule");
             None
         }
-        (None, None) => {
-            // A credential of a later version has been reported by its key.
-            if auth.is_empty() {
-                auth.refuse("no credential; write api_key or oauth_token");
-            }
+        _ => {
+            auth.refuse("api_key, oauth_token and a federation rule exclude each other; keep one");
             None
         }
     }
+}
+
+fn read_federation(auth: &Mapping<'_>) -> Option<FederationConfig> {
+    let text = |field: &Field<'_>| field.any_string();
+    let rule = auth.required("federation_rule_id", "write the id of the rule, such as fdrl_...", text);
+    let organization = auth.required("organization_id", "write the id of the organization", text);
+    let file = auth.required("identity_token_file", "write where the workload's token is", Field::existing_file);
+    let workspace_id = auth.maybe("workspace_id", text);
+    let service_account_id = auth.maybe("service_account_id", text);
+    Some(FederationConfig {
+        federation_rule_id: rule?,
+        organization_id: organization?,
+        identity_token_file: file?,
+        workspace_id: workspace_id?,
+        service_account_id: service_account_id?,
+    })
 }
 
 fn read_base_url(field: &Field<'_>, allow_loopback: bool) -> Option<Url> {

@@ -32,6 +32,7 @@ mod identity_provider;
 mod managed;
 mod messages;
 mod meter;
+mod metrics;
 mod oauth_usage;
 mod sessions;
 mod shutdown;

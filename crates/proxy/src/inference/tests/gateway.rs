@@ -121,6 +121,7 @@ impl Gateway {
             audit: AuditLog::to(lines.clone(), clock.clone()).unwrap(),
             clock: clock.clone(),
             cut: CancellationToken::new(),
+            meters: crate::inference::meters::Meters::default(),
         });
         Self { inference, clock, caps, store, lines, _directory: directory }
     }

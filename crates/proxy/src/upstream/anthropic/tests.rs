@@ -25,6 +25,12 @@ fn lines(headers: &HeaderMap) -> Vec<String> {
     lines
 }
 
+fn built(config: &Config, api: &AnthropicConfig) -> Result<Anthropic, Invalid> {
+    let egress = Egress::new(&control::connect::Config::default()).unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(control::clock::SystemClock);
+    Anthropic::new(config, api, &egress, &clock)
+}
+
 /// The request that goes out for a client's headers.
 fn sent(config: &Config, strip_tags: bool, client: &[(&'static str, &'static str)]) -> Request<Parts> {
     let ApiConfig::Anthropic(api) = &config.api else { unreachable!() };
@@ -39,7 +45,9 @@ fn sent(config: &Config, strip_tags: bool, client: &[(&'static str, &'static str
         strip_tags,
         caller: Caller { sub: "u-1", email: Some("zoë@example.com") },
     };
-    Anthropic::new(config, api).unwrap().request(&call, "m", Sent::default()).unwrap()
+    let anthropic = built(config, api).unwrap();
+    let Proof::Known(name, value) = &anthropic.proof else { unreachable!() };
+    anthropic.request(&call, "m", (name.clone(), value.clone()), Sent::default()).unwrap()
 }
 
 fn sent_lines(config: &Config, strip_tags: bool, client: &[(&'static str, &'static str)]) -> Vec<String> {
@@ -149,7 +157,7 @@ fn the_base_url_keeps_its_path_and_loses_its_credentials() {
 fn a_credential_that_no_header_can_carry_is_refused_without_being_shown() {
     let config = with(Credential::ApiKey("sk-\nsecret".into()), false);
     let ApiConfig::Anthropic(api) = &config.api else { unreachable!() };
-    let refusal = Anthropic::new(&config, api).unwrap_err();
+    let refusal = built(&config, api).unwrap_err();
     assert_eq!(refusal.to_string(), "upstream a: the credential of auth must be printable ASCII on one line");
 }
 

@@ -8,9 +8,9 @@ use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::exchange::{Question, Way, Ways, proof, readable};
+use super::CredentialError;
+use super::exchange::{Question, Way, Ways, proof};
 use super::tokens::Fetched;
-use super::{CredentialError, Unusable};
 
 const BETAS: &str = "oauth-2025-04-20,oidc-federation-2026-04-01";
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
@@ -35,16 +35,6 @@ pub struct FederationConfig {
 pub(in crate::upstream) struct Federation {
     config: FederationConfig,
     token_url: Url,
-}
-
-impl FederationConfig {
-    /// That the file is there.
-    ///
-    /// # Errors
-    /// A sentence that names it.
-    pub fn check(&self) -> Result<(), Unusable> {
-        readable(&self.identity_token_file)
-    }
 }
 
 impl Federation {
@@ -89,7 +79,6 @@ mod tests {
             workspace_id: None,
             service_account_id: Some("svac_1".to_owned()),
         };
-        config.check().unwrap();
         let base = Url::parse(&format!("{}/prefix/", bench.server.url())).unwrap();
         let federation = Federation::new(config, &base);
         bench.file("token", "second\n");

@@ -103,9 +103,7 @@ impl<'a> Question<'a> {
 
 impl Ways {
     pub(super) fn new(egress: &Egress, clock: Arc<dyn Clock>) -> Self {
-        // Without certificates of its own, nothing can be refused.
-        let far = egress.towards(Some(true), &[]).unwrap_or_else(|_| egress.clone());
-        Self { far, near: egress.towards_this_machine(), clock }
+        Self { far: egress.through_proxy(), near: egress.towards_this_machine(), clock }
     }
 
     /// In seconds since 1970.

@@ -18,62 +18,72 @@ use tempfile::TempDir;
 use super::exchange::Ways;
 use super::tokens::{Source, Tokens};
 use super::{CredentialError, google};
+use crate::upstream::VertexConfig;
 use crate::upstream::scripted::{Exchange, Server, http};
+use crate::upstream::vertex::Vertex;
 
 /// 2026-11-22T12:00:00Z.
-pub(super) const NOW: i64 = 1_795_348_800;
+pub(in crate::upstream) const NOW: i64 = 1_795_348_800;
 
-pub(super) struct Bench {
-    pub(super) server: Server,
-    pub(super) clock: Arc<TestClock>,
-    pub(super) folder: TempDir,
-    egress: Egress,
+pub(in crate::upstream) struct Bench {
+    pub(in crate::upstream) server: Server,
+    pub(in crate::upstream) clock: Arc<TestClock>,
+    pub(in crate::upstream) folder: TempDir,
+    pub(in crate::upstream) egress: Egress,
 }
 
 impl Bench {
-    pub(super) async fn new() -> Self {
+    pub(in crate::upstream) async fn new() -> Self {
         let clock = Arc::new(TestClock::at(jiff::Timestamp::from_second(NOW).unwrap()));
         let egress = Egress::new(&connect::Config { allow_loopback: true, proxy: None }).unwrap();
         Self { server: Server::start().await, clock, folder: tempfile::tempdir().unwrap(), egress }
     }
 
     pub(super) fn ways(&self) -> Ways {
-        Ways::new(&self.egress, Arc::clone(&self.clock) as Arc<dyn Clock>)
+        Ways::new(&self.egress, self.clock())
     }
 
-    pub(super) fn tokens(&self, source: Source) -> Tokens {
-        Tokens::new(source, &self.egress, Arc::clone(&self.clock) as Arc<dyn Clock>)
+    pub(in crate::upstream) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock) as Arc<dyn Clock>
     }
 
-    pub(super) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    pub(in crate::upstream) fn vertex(&self, config: VertexConfig) -> Vertex {
+        Vertex::new(config, &self.egress, &self.clock())
+    }
+
+    pub(in crate::upstream) fn tokens(&self, source: Source) -> Tokens {
+        Tokens::new(source, &self.egress, &self.clock())
+    }
+
+    pub(in crate::upstream) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.folder.path().join(name);
         std::fs::write(&path, content).unwrap();
         path
     }
 
-    pub(super) fn host(&self) -> String {
+    pub(in crate::upstream) fn host(&self) -> String {
         self.server.url().strip_prefix("http://").unwrap().to_owned()
     }
 
     /// The machine's identity of Google Cloud, as the server says.
-    pub(super) fn metadata(&self) -> Source {
+    pub(in crate::upstream) fn metadata(&self) -> Source {
         let environment = google::GoogleEnvironment { metadata_host: Some(self.host()), ..Default::default() };
         Source::Google(google::Google::from_environment(&environment).unwrap())
     }
 
     /// Answers one request with JSON.
-    pub(super) async fn answer(&self, status: u16, body: &Value) -> Exchange {
+    pub(in crate::upstream) async fn answer(&self, status: u16, body: &Value) -> Exchange {
         let answer = http(status, "content-type: application/json\r\n", &body.to_string());
         tokio::time::timeout(Duration::from_secs(20), self.server.answer(answer)).await.unwrap()
     }
 }
 
 /// The form of a request, decoded.
-pub(super) fn form(exchange: &Exchange) -> Vec<(String, String)> {
+pub(in crate::upstream) fn form(exchange: &Exchange) -> Vec<(String, String)> {
     url::form_urlencoded::parse(&exchange.body).into_owned().collect()
 }
 
-pub(super) fn field<'f>(form: &'f [(String, String)], name: &str) -> &'f str {
+pub(in crate::upstream) fn field<'f>(form: &'f [(String, String)], name: &str) -> &'f str {
     &form.iter().find(|(field, _)| field == name).unwrap().1
 }
 
@@ -82,7 +92,7 @@ pub(super) fn message<T>(result: Result<T, CredentialError>) -> String {
 }
 
 /// A new RSA key: in PEM form, and its public half.
-pub(super) fn rsa() -> (String, jsonwebtoken::DecodingKey) {
+pub(in crate::upstream) fn rsa() -> (String, jsonwebtoken::DecodingKey) {
     let key = KeyPair::generate(KeySize::Rsa2048).unwrap();
     let der: Pkcs8V1Der<'_> = key.as_der().unwrap();
     let lines = STANDARD.encode(der.as_ref());

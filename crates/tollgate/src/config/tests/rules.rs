@@ -247,7 +247,7 @@ fn aws_upstreams() {
     refused(&one("provider: anthropicAws, region: us-east-1"), &["upstreams[0].workspace_id: missing"]);
     refused(
         &one("provider: anthropic, auth: {api_key: k}, region: us-east-1"),
-        &["upstreams[0].region: is for bedrock, mantle, anthropicAws, and this upstream is anthropic"],
+        &["upstreams[0].region: is for bedrock, mantle, anthropicAws, vertex, and this upstream is anthropic"],
     );
     refused(
         &one("provider: mantle, region: us-east-1, models: [claude-sonnet-5], guardrail: {id: a, version: '1'}"),
@@ -290,15 +290,71 @@ fn aws_upstreams() {
     assert_eq!(config.upstreams[0].base_url.as_str(), "https://aws-external-anthropic.us-west-2.api.aws/");
 }
 
+fn google_upstreams() {
+    let one = |text: &str| format!("upstreams: [{{provider: {text}}}]");
+    refused(&one("vertex"), &["upstreams[0].project_id: missing", "upstreams[0].region: missing"]);
+    refused(
+        &one("anthropicGoogleCloud, region: global"),
+        &["upstreams[0].project_id: missing", "upstreams[0].workspace_id: missing", "upstreams[0].region: is for"],
+    );
+    let vertex = |more: &str| one(&format!("vertex, {more}"));
+    refused(&vertex("project_id: a/b, region: x"), &["upstreams[0].project_id: must be the id of a Google"]);
+    refused(&vertex("project_id: p, region: Europe"), &["upstreams[0].region: must be a region"]);
+    refused(
+        &vertex("project_id: p, region: x, auth: {service_account_json: /nowhere/key.json}"),
+        &["upstreams[0].auth.service_account_json: /nowhere/key.json: it cannot be read: No such file"],
+    );
+    refused(&vertex("project_id: p, region: x, auth: {api_key: k}"), &["upstreams[0].auth.api_key: is for"]);
+    let (config, warnings) = valid(&vertex("project_id: p, region: us"));
+    assert_eq!(config.upstreams[0].base_url.as_str(), "https://aiplatform.us.rep.googleapis.com/v1");
+    assert_eq!(warnings[0].path, "upstreams[0]");
+    assert!(warnings[0].message.starts_with("it serves claude-sonnet-4-5, which has no context of 1 million"));
+    let (config, warnings) =
+        valid(&vertex("project_id: p, region: x-1, models: [claude-opus-5], base_url: 'https://h/v1'"));
+    assert_eq!((config.upstreams[0].base_url.as_str(), warnings.len()), ("https://h/v1", 0));
+    let (config, _) = valid(&one("anthropicGoogleCloud, project_id: p, workspace_id: wrkspc_1"));
+    assert_eq!(
+        config.upstreams[0].base_url.as_str(),
+        "https://claude.googleapis.com/v1alpha/projects/p/locations/global/workspaces/wrkspc_1/invoke"
+    );
+}
+
+fn foundry_upstreams() {
+    let one = |text: &str| format!("upstreams: [{{provider: foundry, {text}}}]");
+    refused(
+        &one("region: x"),
+        &["upstreams[0].resource: missing", "upstreams[0].auth: missing", "upstreams[0].region: is for"],
+    );
+    for resource in ["a", "-ab", "ab-", "a.b", "a b"] {
+        let text = one(&format!("resource: '{resource}', auth: {{api_key: k}}"));
+        refused(&text, &["upstreams[0].resource: must be the name of a Foundry resource"]);
+    }
+    refused(&one("resource: ab, auth: {}"), &["upstreams[0].auth: no credential"]);
+    refused(&one("resource: ab, auth: {use_azure_ad: false}"), &["upstreams[0].auth.use_azure_ad: write true"]);
+    let both = one("resource: ab, auth: {use_azure_ad: true, api_key: k}");
+    refused(&both, &["upstreams[0].auth: api_key and use_azure_ad exclude each other"]);
+    let (config, _) = valid(&one("resource: ab, auth: {api_key: k}"));
+    assert_eq!(config.upstreams[0].base_url.as_str(), "https://ab.services.ai.azure.com/anthropic");
+}
+
+fn federation() {
+    let one = |auth: &str| format!("upstreams: [{{provider: anthropic, auth: {{federation_rule_id: a, {auth}}}}}]");
+    refused(
+        &one("workspace_id: b"),
+        &["upstreams[0].auth.organization_id: missing", "upstreams[0].auth.identity_token_file: missing"],
+    );
+    refused(
+        &one("organization_id: b, identity_token_file: /nowhere/token"),
+        &["upstreams[0].auth.identity_token_file: the file cannot be read"],
+    );
+    refused(&one("api_key: k"), &["upstreams[0].auth: api_key, oauth_token and a federation rule exclude each other"]);
+}
+
 #[test]
 fn upstream_rules() {
     let upstream = |more: &str| format!("upstreams: [{{provider: anthropic, auth: {{api_key: k}}, {more}}}]");
     refused("upstreams: []", &["upstreams: an empty list"]);
     refused("upstreams: [{}]", &["upstreams[0].provider: missing", "upstreams[0].auth: missing"]);
-    refused(
-        "upstreams: [{provider: vertex, region: x, auth: {}}]",
-        &["upstreams[0].provider: not supported by this version"],
-    );
     refused(
         "upstreams: [{provider: Anthropic, auth: {api_key: k}}]",
         &["upstreams[0].provider: unknown provider; did you mean anthropic?"],
@@ -307,13 +363,12 @@ fn upstream_rules() {
     refused("upstreams: [{provider: anthropic, auth: {api_key: ''}}]", &["upstreams[0].auth.api_key: blank"]);
     refused(
         "upstreams: [{provider: anthropic, auth: {api_key: a, oauth_token: b}}]",
-        &["upstreams[0].auth: api_key and"],
-    );
-    refused(
-        "upstreams: [{provider: anthropic, auth: {federation_rule_id: a}}]",
-        &["upstreams[0].auth.federation_rule_id: not supported by this version"],
+        &["upstreams[0].auth: api_key, oauth_token and"],
     );
     aws_upstreams();
+    google_upstreams();
+    foundry_upstreams();
+    federation();
     let two = "upstreams:\n- &a {provider: anthropic, auth: {api_key: k}}\n- *a";
     refused(two, &["upstreams[1]: another upstream is called anthropic"]);
     refused(&upstream("models: []"), &["upstreams[0].models: an empty list"]);

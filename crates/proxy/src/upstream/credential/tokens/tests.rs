@@ -15,7 +15,7 @@ async fn while_answering(bench: &Bench, tokens: &Tokens, status: u16, body: &ser
     shown(value)
 }
 
-fn shown(value: Result<HeaderValue, Arc<CredentialError>>) -> String {
+fn shown(value: Result<HeaderValue, NoCredential>) -> String {
     match value {
         Ok(value) => {
             assert!(value.is_sensitive());
@@ -26,29 +26,26 @@ fn shown(value: Result<HeaderValue, Arc<CredentialError>>) -> String {
 }
 
 #[tokio::test]
-async fn a_token_is_kept_until_shortly_before_its_end_and_then_fetched_anew() {
+async fn a_token_is_kept_as_long_as_it_says_and_fetched_anew_ahead_of_its_end() {
     let bench = Bench::new().await;
     let tokens = bench.tokens(bench.metadata());
     assert_eq!(while_answering(&bench, &tokens, 200, &token("one", 3600)).await, "Bearer one");
-    bench.clock.advance(Duration::from_secs(3600 - 226));
+    bench.clock.advance(Duration::from_secs(3299));
     assert_eq!(shown(tokens.authorization().await), "Bearer one");
     assert!(bench.server.is_idle());
-    bench.clock.advance(Duration::from_secs(2));
+    bench.clock.advance(Duration::from_secs(1));
     assert_eq!(while_answering(&bench, &tokens, 200, &token("two", 3600)).await, "Bearer two");
+    bench.clock.advance(Duration::from_secs(3599));
+    assert_eq!(while_answering(&bench, &tokens, 503, &json!({})).await, "Bearer two");
+    bench.clock.advance(Duration::from_secs(1));
+    let said = while_answering(&bench, &tokens, 503, &json!({})).await;
+    assert!(said.ends_with("/service-accounts/default/token refused a token with 503"), "{said}");
 }
 
 #[tokio::test]
-async fn callers_at_the_same_time_wait_for_one_fetch_and_share_how_it_ends() {
+async fn callers_at_the_same_time_wait_for_one_fetch() {
     let bench = Bench::new().await;
     let tokens = bench.tokens(bench.metadata());
-    let all = futures_util::future::join_all((0..20).map(|_| tokens.authorization()));
-    let refusal = json!({ "error": "invalid_grant", "error_description": "no such\naccount" });
-    let (all, _) = tokio::join!(all, bench.answer(400, &refusal));
-    for value in all {
-        let said = shown(value);
-        assert!(said.ends_with("refused a token with 400: invalid_grant: no such account"), "{said}");
-    }
-    assert!(bench.server.is_idle());
     let all = futures_util::future::join_all((0..20).map(|_| tokens.authorization()));
     let one = token("one", 60);
     let (all, _) = tokio::join!(all, bench.answer(200, &one));
@@ -57,54 +54,9 @@ async fn callers_at_the_same_time_wait_for_one_fetch_and_share_how_it_ends() {
 }
 
 #[tokio::test]
-async fn a_token_that_cannot_be_renewed_serves_to_its_end_and_the_endpoint_is_left_in_peace() {
-    let bench = Bench::new().await;
-    let tokens = bench.tokens(bench.metadata());
-    while_answering(&bench, &tokens, 200, &token("one", 3600)).await;
-    bench.clock.advance(Duration::from_secs(3500));
-    assert_eq!(while_answering(&bench, &tokens, 503, &json!({})).await, "Bearer one");
-    assert_eq!(shown(tokens.authorization().await), "Bearer one");
-    assert!(bench.server.is_idle());
-    bench.clock.advance(Duration::from_secs(15));
-    assert_eq!(while_answering(&bench, &tokens, 503, &json!({})).await, "Bearer one");
-    bench.clock.advance(Duration::from_secs(76));
-    let said = while_answering(&bench, &tokens, 503, &json!({})).await;
-    assert!(said.ends_with("/service-accounts/default/token refused a token with 503"), "{said}");
-}
-
-#[tokio::test]
-async fn while_one_caller_renews_the_others_go_on_with_what_there_is() {
-    let bench = Bench::new().await;
-    let tokens = bench.tokens(bench.metadata());
-    while_answering(&bench, &tokens, 200, &token("one", 3600)).await;
-    bench.clock.advance(Duration::from_secs(3500));
-    let renewing = std::pin::pin!(tokens.authorization());
-    let (renewed, ()) = tokio::join!(renewing, async {
-        let mut asked = bench.server.accept().await;
-        assert_eq!(shown(tokens.authorization().await), "Bearer one");
-        let body = token("two", 3600).to_string();
-        asked.send(crate::upstream::scripted::http(200, "", &body)).await;
-    });
-    assert_eq!(shown(renewed), "Bearer two");
-}
-
-#[tokio::test]
-async fn a_token_that_an_upstream_refused_is_not_used_again() {
-    let bench = Bench::new().await;
-    let tokens = bench.tokens(bench.metadata());
-    while_answering(&bench, &tokens, 200, &token("one", 3600)).await;
-    tokens.forget(&HeaderValue::from_static("Bearer another"));
-    let one = tokens.authorization().await.unwrap();
-    assert!(bench.server.is_idle());
-    tokens.forget(&one);
-    assert_eq!(while_answering(&bench, &tokens, 200, &token("two", 3600)).await, "Bearer two");
-}
-
-#[tokio::test]
 async fn a_token_that_no_header_can_carry_is_a_failure_that_does_not_show_it() {
     let bench = Bench::new().await;
     let tokens = bench.tokens(bench.metadata());
     let said = while_answering(&bench, &tokens, 200, &token("bad\ntoken", 3600)).await;
     assert!(said.contains("no header can carry") && !said.contains("bad"), "{said}");
-    assert!(!format!("{tokens:?}").contains("secret"));
 }

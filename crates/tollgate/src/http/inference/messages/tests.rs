@@ -40,6 +40,7 @@ fn inference(upstream: &TcpListener) -> Inference {
         breaker: None,
     };
     Inference {
+        meters: proxy::inference::meters::Meters::default(),
         config: inference::Config { max_request_bytes: 1000, billing_group_tag: None },
         upstreams: Upstreams::new(vec![config], &catalog, &egress, &clock).unwrap(),
         policies: Arc::new(Policies::compile(policy::Config::default(), catalog).0),

@@ -158,9 +158,7 @@ pub fn markdown() -> String {
 }
 
 /// What is known and not built without being a key of its own.
-const OTHER_FORMS: &[(&str, &str)] = &[
-    ("`oidc` as a list", oidc::LIST.purpose),
-];
+const OTHER_FORMS: &[(&str, &str)] = &[("`oidc` as a list", oidc::LIST.purpose)];
 
 fn print_section(page: &mut String, section: &Section) -> std::fmt::Result {
     match section.path {

@@ -175,6 +175,18 @@ async fn a_profile_holds_keys_and_another_one_a_role() {
 }
 
 #[tokio::test]
+async fn a_profile_that_no_file_defines_stops_the_start() {
+    let (home, setup) = home("[profile works]\nregion = us-east-1\n", "[default]\n");
+    let (status, refused) = setup.refuse().await;
+    assert_eq!(status.code(), Some(1));
+    let config = home.path().join("config");
+    assert!(
+        refused.contains(&format!("AWS_PROFILE names the profile work, which is not in {}", config.display())),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
 async fn a_profile_names_a_process_that_prints_credentials() {
     let printed = json!({
         "Version": 1, "AccessKeyId": TEMPORARY.id, "SecretAccessKey": TEMPORARY.secret, "SessionToken": TEMPORARY.token,

@@ -78,6 +78,7 @@ fn read_whose(query: &Query, periods: &[Period]) -> Result<Whose, Error> {
 fn read_cursor(token: &str) -> Result<Cursor, Error> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok();
     let cursor = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let cursor = cursor.filter(|cursor: &Cursor| !cursor.p.contains('\0'));
     cursor.ok_or_else(|| Error::Invalid("page: not a page token of this list".to_owned()))
 }
 

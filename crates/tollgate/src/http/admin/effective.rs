@@ -69,6 +69,9 @@ fn read_whose(query: &Query, periods: &[Period]) -> Result<Whose, Error> {
         (Some(_), _) => return Err(Error::Invalid("sort: must be spend_desc when given".to_owned())),
     };
     let named = query.all("user_ids");
+    if named.contains(&"") {
+        return Err(Error::Invalid("user_ids[]: must not be empty".to_owned()));
+    }
     if !named.is_empty() {
         return Ok(Whose::Named(named.into_iter().map(str::to_owned).collect()));
     }

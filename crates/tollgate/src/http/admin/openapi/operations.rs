@@ -133,7 +133,7 @@ fn caps() -> Vec<Operation> {
                 words("period", named("Period"), "Only these periods; all three when left out."),
                 words(
                     "user_ids",
-                    json!({"type": "string"}),
+                    json!({"type": "string", "minLength": 1}),
                     "These people, in this order, known or not; no other parameter but `period[]` counts then.",
                 ),
                 query("q", json!({"type": "string"}), "Part of an id, a name or an e-mail address."),

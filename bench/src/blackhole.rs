@@ -3,7 +3,7 @@
 
 use crate::client::{self, Plan};
 use crate::control;
-use crate::lab::{Lab, Programs};
+use crate::lab::{Extra, Lab, Programs};
 use crate::load::request_head;
 use crate::measure::{Tally, to_f64};
 use crate::peer::Peer;
@@ -56,7 +56,7 @@ struct Sample {
 
 /// Measures and prints, and keeps what was printed.
 pub(crate) fn measure_all(options: &Options) -> Result<()> {
-    let lab = Lab::open(&options.programs, false, true)?;
+    let lab = Lab::open(&options.programs, Extra::Hole)?;
     let last = BEFORE + options.seconds;
     let mut text = format!(
         "{} requests a second, streamed, begun evenly; the first of three upstreams accepts requests and answers none of\n\

@@ -40,14 +40,14 @@ pub(crate) fn discovery(issuer: &str) -> String {
 }
 
 /// A bearer as a gateway issues it after sign-in: HS256, the key named by the secret's digest, valid for a day.
-pub(crate) fn bearer(public_url: &str, subject: &str) -> Result<String> {
+pub(crate) fn bearer(public_url: &str, subject: &str, group: &str) -> Result<String> {
     let digest = digest::digest(&digest::SHA256, JWT_SECRET.as_bytes());
     let key_id: String = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("a clock before 1970")?;
     let claims = json!({
         "sub": subject,
         "email": format!("{subject}@example.com"),
-        "groups": ["engineering"],
+        "groups": [group],
         "aud": "claude-gateway",
         "iss": public_url,
         "iat": now.as_secs(),

@@ -2,7 +2,7 @@
 //! Knows which peers exist; knows nothing of what is measured with them.
 
 use crate::control;
-use crate::peer::{Peer, Site, Store};
+use crate::peer::{Peer, Setup, Site, Store};
 use crate::postgres::Postgres;
 use crate::process::{self, Running, Tree};
 use anyhow::{Context, Result};
@@ -41,6 +41,17 @@ impl Programs {
     }
 }
 
+/// What a measurement needs beside the gateways.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extra {
+    /// nginx as a plain proxy.
+    PlainProxy,
+    /// Three upstreams for every gateway, the first of them another than the two others.
+    Hole,
+    /// Gateways in strict mode too, and a second replica of each that is on PostgreSQL.
+    CapsInEveryWay,
+}
+
 /// Everything that runs during a measurement. Fields end in this order: gateways before what they depend on.
 pub(crate) struct Lab {
     /// The peers, the upstream itself first.
@@ -57,12 +68,11 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Starts everything that is installed, nginx only when asked for; what is missing becomes a note. With `hole`, the
-    /// gateways have three upstreams, and the first of them is another than the two others.
-    pub(crate) fn open(programs: &Programs, plain_proxy: bool, hole: bool) -> Result<Self> {
+    /// Starts everything that is installed and asked for; what is missing becomes a note.
+    pub(crate) fn open(programs: &Programs, extra: Extra) -> Result<Self> {
         let folder = Folder::create(programs)?;
         let (address, upstream) = mock(&folder.path.join("upstream.log"))?;
-        let hole = hole.then(|| mock(&folder.path.join("hole.log"))).transpose()?;
+        let hole = (extra == Extra::Hole).then(|| mock(&folder.path.join("hole.log"))).transpose()?;
         let (hole_address, hole) = hole.unzip();
         let site = Site { folder: folder.path.clone(), upstream: address, hole: hole_address };
 
@@ -70,11 +80,11 @@ impl Lab {
         let notes = vec![format!("PostgreSQL {}: defaults, fsync on", postgres.version()?)];
         let peers = vec![Peer::direct(&site)];
         let mut lab = Self { peers, notes, postgres, upstream, _hole: hole, site, _folder: folder };
-        if plain_proxy && programs.wants("nginx") {
+        if extra == Extra::PlainProxy && programs.wants("nginx") {
             lab.add_nginx(programs)?;
         }
-        lab.add_reference(programs)?;
-        lab.add_tollgate(programs)?;
+        lab.add_reference(programs, extra)?;
+        lab.add_tollgate(programs, extra)?;
         Ok(lab)
     }
 
@@ -89,32 +99,47 @@ impl Lab {
         Ok(())
     }
 
-    fn add_reference(&mut self, programs: &Programs) -> Result<()> {
+    fn add_reference(&mut self, programs: &Programs, extra: Extra) -> Result<()> {
         let Some(program) = programs.reference.as_ref().filter(|_| programs.wants("reference")) else {
             self.notes.push("reference: not measured".into());
             return Ok(());
         };
         self.notes.push(format!("reference: {}, default settings", version(program, &self.site.folder)?));
         let store = Store::Postgres(self.postgres.database("reference")?);
-        self.peers.push(Peer::gateway("reference", &self.site, program, &["gateway"], &store)?);
-        Ok(())
+        let setup = Setup { name: "reference", program, word: "gateway", store: &store, strict: false };
+        self.add_gateway(&setup, extra)
     }
 
-    fn add_tollgate(&mut self, programs: &Programs) -> Result<()> {
-        let names = ["tollgate", "tollgate-sqlite"];
+    fn add_tollgate(&mut self, programs: &Programs, extra: Extra) -> Result<()> {
         if !programs.tollgate.exists() {
             self.notes.push("tollgate: not built (or --tollgate PATH)".into());
             return Ok(());
         }
         let program = programs.tollgate.canonicalize()?;
         self.notes.push(format!("{}, default settings", version(&program, &self.site.folder)?));
-        for name in names.into_iter().filter(|name| programs.wants(name)) {
-            let store = match name {
-                "tollgate" => Store::Postgres(self.postgres.database("tollgate")?),
-                _ => Store::Sqlite,
-            };
-            self.peers.push(Peer::gateway(name, &self.site, &program, &["serve"], &store)?);
+        for (name, strict) in [("tollgate", "tollgate-strict"), ("tollgate-sqlite", "tollgate-sqlite-strict")] {
+            if !programs.wants(name) {
+                continue;
+            }
+            let strict = (extra == Extra::CapsInEveryWay).then_some((strict, true));
+            for (name, strict) in [(name, false)].into_iter().chain(strict) {
+                let store = if name.contains("sqlite") {
+                    Store::Sqlite
+                } else {
+                    Store::Postgres(self.postgres.database(&name.replace('-', "_"))?)
+                };
+                self.add_gateway(&Setup { name, program: &program, word: "serve", store: &store, strict }, extra)?;
+            }
         }
+        Ok(())
+    }
+
+    fn add_gateway(&mut self, setup: &Setup<'_>, extra: Extra) -> Result<()> {
+        let mut peer = Peer::gateway(&self.site, setup)?;
+        if extra == Extra::CapsInEveryWay && matches!(setup.store, Store::Postgres(_)) {
+            peer.add_replica(&self.site, setup)?;
+        }
+        self.peers.push(peer);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use crate::control;
 use crate::identity;
 use crate::process::{self, Running, Tree};
 use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -32,6 +33,31 @@ pub(crate) enum Store {
     Sqlite,
 }
 
+/// One kind of gateway, as it is to be started.
+pub(crate) struct Setup<'a> {
+    /// What tables call it.
+    pub(crate) name: &'static str,
+    /// Its binary.
+    pub(crate) program: &'a Path,
+    /// The subcommand that serves.
+    pub(crate) word: &'static str,
+    /// What it keeps its ledger in.
+    pub(crate) store: &'a Store,
+    /// With `enforcement.overshoot: none`.
+    pub(crate) strict: bool,
+}
+
+/// What holds back who spends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cap<'a> {
+    /// Every user's month.
+    Everyone,
+    /// One user's month.
+    Seat(&'a str),
+    /// The month that the members of a group share.
+    Pool(&'a str),
+}
+
 /// One measured proxy, or the upstream itself as the floor.
 pub(crate) struct Peer {
     /// What tables call it.
@@ -40,13 +66,16 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// The origin its bearers name as issuer.
     pub(crate) public_url: String,
+    /// A second process on the same database that goes by the same public URL.
+    pub(crate) replica: Option<Box<Peer>>,
     process: Option<Running>,
 }
 
 impl Peer {
     /// The mock upstream without a proxy: what the harness itself costs.
     pub(crate) fn direct(site: &Site) -> Self {
-        Self { name: "direct", address: site.upstream, public_url: format!("http://{}", site.upstream), process: None }
+        let public_url = format!("http://{}", site.upstream);
+        Self { name: "direct", address: site.upstream, public_url, replica: None, process: None }
     }
 
     /// nginx as a plain reverse proxy: two workers, upstream connections kept alive, no buffering of answers, no access log.
@@ -65,25 +94,31 @@ impl Peer {
         Self::start("nginx", port, &folder, &mut command, "/jwks")
     }
 
-    /// A gateway: `PROGRAM WORDS --config FILE`, with authentication, metering, audit and the admin API on.
-    pub(crate) fn gateway(
-        name: &'static str,
-        site: &Site,
-        program: &Path,
-        words: &[&str],
-        store: &Store,
-    ) -> Result<Self> {
-        let folder = site.folder.join(name);
-        fs::create_dir(&folder)?;
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
+    /// A gateway: `PROGRAM WORD --config FILE`, with authentication, metering, audit and the admin API on.
+    pub(crate) fn gateway(site: &Site, setup: &Setup<'_>) -> Result<Self> {
+        Self::gateway_in(&site.folder.join(setup.name), site, setup, None)
+    }
+
+    /// Starts its second replica.
+    pub(crate) fn add_replica(&mut self, site: &Site, setup: &Setup<'_>) -> Result<()> {
+        let folder = site.folder.join(format!("{}-replica", setup.name));
+        let mut replica = Self::gateway_in(&folder, site, setup, Some(&self.public_url))?;
+        replica.public_url.clone_from(&self.public_url);
+        self.replica = Some(Box::new(replica));
+        Ok(())
+    }
+
+    fn gateway_in(folder: &Path, site: &Site, setup: &Setup<'_>, public_url: Option<&str>) -> Result<Self> {
+        fs::create_dir(folder)?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
         let port = control::free_port()?;
         let file = folder.join("gateway.yaml");
-        fs::write(&file, gateway_yaml(site, port, store, &folder))?;
-        let mut command = process::command(program, None);
-        command.args(words).arg("--config").arg(&file).current_dir(&folder);
-        command.env("HOME", &folder).env("CLAUDE_GATEWAY_ALLOW_LOOPBACK", "1");
+        fs::write(&file, gateway_yaml(site, port, public_url, setup, folder))?;
+        let mut command = process::command(setup.program, None);
+        command.arg(setup.word).arg("--config").arg(&file).current_dir(folder);
+        command.env("HOME", folder).env("CLAUDE_GATEWAY_ALLOW_LOOPBACK", "1");
         command.env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
-        Self::start(name, port, &folder, &mut command, "/readyz")
+        Self::start(setup.name, port, folder, &mut command, "/readyz")
     }
 
     fn start(
@@ -97,7 +132,7 @@ impl Peer {
         let mut process = Running::start(command, &log, "TERM")?;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         control::await_ready(address, ready, || process.check(&log)).with_context(|| format!("starting {name}"))?;
-        Ok(Self { name, address, public_url: format!("http://{address}"), process: Some(process) })
+        Ok(Self { name, address, public_url: format!("http://{address}"), replica: None, process: Some(process) })
     }
 
     /// The peer's processes, for the load generator to watch; none for the upstream itself.
@@ -115,29 +150,57 @@ impl Peer {
         !matches!(self.name, "direct" | "nginx")
     }
 
-    /// Caps every user's month, in whole cents.
-    pub(crate) fn cap(&self, cents: u64) -> Result<()> {
+    /// Sets a monthly cap, in whole cents.
+    pub(crate) fn cap(&self, cap: Cap<'_>, cents: u64) -> Result<()> {
         let headers = format!("x-api-key: {ADMIN_KEY}\r\ncontent-type: application/json\r\n");
-        let body = format!(r#"{{"scope":{{"type":"organization"}},"amount":"{cents}","period":"monthly"}}"#);
+        let cents = cents.to_string();
+        let body = match cap {
+            Cap::Everyone => json!({"scope": {"type": "organization"}, "amount": cents, "period": "monthly"}),
+            Cap::Seat(user) => {
+                json!({"scope": {"type": "user", "user_id": user}, "amount": cents, "period": "monthly"})
+            }
+            Cap::Pool(group) => json!({
+                "scope": {"type": "rbac_group", "rbac_group_id": group},
+                // What each member may spend is no limit here.
+                "amount": "100000",
+                "period": "monthly",
+                "pooled_budget": {"amount": cents, "paused": false},
+            }),
+        };
         let path = "/v1/organizations/spend_limits";
-        let (status, answer) = control::call(self.address, "POST", path, &headers, &body)?;
+        let (status, answer) = control::call(self.address, "POST", path, &headers, &body.to_string())?;
         if status == 200 { Ok(()) } else { bail!("{} refused the cap: {status} {answer}", self.name) }
     }
 
-    /// What the ledger says a user spent this month, in cents as the admin API prints them.
-    pub(crate) fn spent(&self, subject: &str) -> Result<String> {
+    /// What the ledger says was spent of a cap this month, in cents as the admin API prints them.
+    pub(crate) fn spent(&self, cap: Cap<'_>) -> Result<String> {
         let headers = format!("x-api-key: {ADMIN_KEY}\r\n");
-        let path = format!("/v1/organizations/spend_limits/effective?user_ids[]={subject}&period[]=monthly");
+        let path = match cap {
+            Cap::Seat(user) => format!("/v1/organizations/spend_limits/effective?user_ids[]={user}&period[]=monthly"),
+            Cap::Everyone | Cap::Pool(_) => "/v1/organizations/spend_limits?limit=1000".to_owned(),
+        };
         let (status, answer) = control::call(self.address, "GET", &path, &headers, "")?;
-        let rows: serde_json::Value = serde_json::from_str(&answer).with_context(|| format!("{status} {answer}"))?;
-        let spent = &rows["data"][0]["period_to_date_spend"];
+        let rows: Value = serde_json::from_str(&answer).with_context(|| format!("{status} {answer}"))?;
+        let spent = match cap {
+            Cap::Pool(group) => {
+                let mut rows = rows["data"].as_array().into_iter().flatten();
+                let row = rows.find(|row| row["scope"]["rbac_group_id"] == group);
+                row.map_or(&Value::Null, |row| &row["pooled_budget"]["period_to_date_spend"])
+            }
+            Cap::Everyone | Cap::Seat(_) => &rows["data"][0]["period_to_date_spend"],
+        };
         Ok(spent.as_str().unwrap_or("?").to_owned())
     }
 
     /// Bearers of that many different users, one per line, in a file for the load generator.
     pub(crate) fn bearers(&self, site: &Site, prefix: &str, users: usize) -> Result<PathBuf> {
+        self.bearers_in(site, "engineering", prefix, users)
+    }
+
+    /// The same, of members of a group.
+    pub(crate) fn bearers_in(&self, site: &Site, group: &str, prefix: &str, users: usize) -> Result<PathBuf> {
         let lines: Vec<String> = (0..users)
-            .map(|user| identity::bearer(&self.public_url, &format!("{prefix}{user}")))
+            .map(|user| identity::bearer(&self.public_url, &format!("{prefix}{user}"), group))
             .collect::<Result<_>>()?;
         let file = site.folder.join(format!("{}-{prefix}.bearers", self.name));
         fs::write(&file, lines.join("\n"))?;
@@ -145,11 +208,13 @@ impl Peer {
     }
 }
 
-fn gateway_yaml(site: &Site, port: u16, store: &Store, folder: &Path) -> String {
+fn gateway_yaml(site: &Site, port: u16, public_url: Option<&str>, setup: &Setup<'_>, folder: &Path) -> String {
+    let public_url = public_url.map_or_else(|| format!("http://127.0.0.1:{port}"), str::to_owned);
+    let enforcement = if setup.strict { "enforcement:\n  overshoot: none" } else { "" };
     let upstream = site.upstream;
     let secret = identity::JWT_SECRET;
     let upstreams = upstreams_yaml(site);
-    let store = match store {
+    let store = match setup.store {
         Store::Postgres(url) => format!("postgres_url: \"{url}\""),
         Store::Sqlite => format!("sqlite_path: \"{}\"", folder.join("ledger.db").display()),
     };
@@ -157,7 +222,7 @@ fn gateway_yaml(site: &Site, port: u16, store: &Store, folder: &Path) -> String 
         r#"listen:
   host: 127.0.0.1
   port: {port}
-  public_url: "http://127.0.0.1:{port}"
+  public_url: "{public_url}"
 oidc:
   issuer: "http://{upstream}"
   client_id: bench
@@ -178,6 +243,7 @@ admin:
   write_keys:
     - id: bench
       key: "{ADMIN_KEY}"
+{enforcement}
 "#
     )
 }

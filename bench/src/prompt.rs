@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 /// The model every request asks for. Its client name is also its upstream name, so no gateway has a reason to rewrite the body.
 pub(crate) const MODEL: &str = "claude-sonnet-4-6";
 
+/// The model of [`Prompt::Capped`]: where output costs the most and the prompt the least, a bound is nearest to the price.
+pub(crate) const CAPPED_MODEL: &str = "claude-haiku-4-5";
+
 /// The prompts a load may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Prompt {
@@ -14,7 +17,7 @@ pub(crate) enum Prompt {
     Code,
     /// About 200 bytes: one short question.
     Short,
-    /// 2000 bytes and 300 output tokens: an honest upper bound of what the overshoot script bills (500 in, 300 out).
+    /// 500 bytes and 1100 output tokens: an honest upper bound of what the overshoot script bills (500 in, 1100 out).
     Capped,
 }
 
@@ -23,10 +26,10 @@ impl Prompt {
     pub(crate) fn body(self, stream: bool) -> Vec<u8> {
         let open = match self {
             Self::Code => code(),
-            Self::Short => one_message("What does the borrow checker check?", 1024),
+            Self::Short => one_message(MODEL, "What does the borrow checker check?", 1024),
             Self::Capped => {
-                let rest = one_message("", 300).len() + format!(",\"stream\":{stream}}}").len();
-                one_message(&prose(2000 - rest, 7), 300)
+                let rest = one_message(CAPPED_MODEL, "", 1100).len() + format!(",\"stream\":{stream}}}").len();
+                one_message(CAPPED_MODEL, &prose(500 - rest, 7), 1100)
             }
         };
         format!("{open},\"stream\":{stream}}}").into_bytes()
@@ -34,9 +37,9 @@ impl Prompt {
 }
 
 /// A body without its closing brace.
-fn one_message(text: &str, max_tokens: u32) -> String {
+fn one_message(model: &str, text: &str, max_tokens: u32) -> String {
     let messages = json!([{"role": "user", "content": text}]);
-    format!("{{\"model\":\"{MODEL}\",\"max_tokens\":{max_tokens},\"messages\":{messages}")
+    format!("{{\"model\":\"{model}\",\"max_tokens\":{max_tokens},\"messages\":{messages}")
 }
 
 /// A body without its closing brace.
@@ -119,8 +122,8 @@ mod tests {
     fn the_capped_prompt_bounds_what_its_script_bills() {
         let body = Prompt::Capped.body(false);
         let value: Value = serde_json::from_slice(&body).unwrap();
-        assert_eq!(body.len(), 2000);
-        assert_eq!(value["max_tokens"], 300);
+        assert_eq!(body.len(), 500);
+        assert_eq!(value["max_tokens"], 1100);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //! Knows which loads matter; knows nothing of how a peer is started.
 
 use crate::control;
-use crate::lab::{Lab, Programs};
+use crate::lab::{Extra, Lab, Programs};
 use crate::measure::Report;
-use crate::peer::Peer;
+use crate::peer::{Cap, Peer};
 use crate::process;
 use crate::report::{self, Row};
 use crate::script::Script;
@@ -68,9 +68,9 @@ pub(crate) fn measure_all(options: &Options) -> Result<()> {
     if let Some(unknown) = options.only.iter().find(|name| loads.iter().all(|load| load.name != **name)) {
         bail!("no load is called {unknown}");
     }
-    let lab = Lab::open(&options.programs, true, false)?;
+    let lab = Lab::open(&options.programs, Extra::PlainProxy)?;
     for gateway in lab.gateways() {
-        gateway.cap(FAR_AWAY_CENTS)?;
+        gateway.cap(Cap::Everyone, FAR_AWAY_CENTS)?;
     }
     let mut text = context(options, &lab);
     print!("{text}");

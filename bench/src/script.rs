@@ -30,6 +30,9 @@ pub(crate) struct Script {
     /// Output tokens that the final usage reports.
     #[arg(long, default_value_t = 240)]
     pub(crate) output_tokens: u64,
+    /// The model that answers say they come from.
+    #[arg(long, default_value = prompt::MODEL)]
+    pub(crate) model: String,
 }
 
 impl Default for Script {
@@ -42,6 +45,7 @@ impl Default for Script {
             input_tokens: 25,
             cache_read_tokens: 5200,
             output_tokens: 240,
+            model: prompt::MODEL.to_owned(),
         }
     }
 }
@@ -84,7 +88,7 @@ impl Answers {
 
 /// The events of a stream, one text each, ends of the frame included. Keys stand in the order of the real API.
 fn frames(script: &Script) -> Vec<String> {
-    let start = message("[]", "null", &usage(script, 1));
+    let start = message(script, "[]", "null", &usage(script, 1));
     let block = r#""index":0,"content_block":{"type":"text","text":""}"#;
     let delta = format!(r#""index":0,"delta":{{"type":"text_delta","text":"{}"}}"#, text(script.event_bytes));
     let Script { input_tokens, cache_read_tokens, output_tokens, .. } = script;
@@ -112,16 +116,16 @@ fn frame(event: &str, fields: &str) -> String {
 
 fn json_answer(script: &Script) -> Vec<u8> {
     let content = format!(r#"[{{"type":"text","text":"{}"}}]"#, text(script.event_bytes * script.events));
-    let body = message(&content, r#""end_turn""#, &usage(script, script.output_tokens));
+    let body = message(script, &content, r#""end_turn""#, &usage(script, script.output_tokens));
     let mut answer = response_head("application/json", &format!("content-length: {}", body.len()));
     answer.extend_from_slice(body.as_bytes());
     answer
 }
 
-fn message(content: &str, stop_reason: &str, usage: &str) -> String {
+fn message(script: &Script, content: &str, stop_reason: &str, usage: &str) -> String {
     format!(
         r#"{{"model":"{}","id":"msg_01XFDUDYJgAACzvnptvVoYEL","type":"message","role":"assistant","content":{content},"stop_reason":{stop_reason},"stop_sequence":null,"usage":{usage}}}"#,
-        prompt::MODEL
+        script.model
     )
 }
 

@@ -158,10 +158,7 @@ pub fn markdown() -> String {
 }
 
 /// What is known and not built without being a key of its own.
-const OTHER_FORMS: &[(&str, &str)] = &[
-    ("`oidc` as a list", oidc::LIST.purpose),
-    ("`upstreams[].provider`: `anthropicGoogleCloud`, `vertex`, `foundry`", "Claude on Google and Microsoft clouds"),
-];
+const OTHER_FORMS: &[(&str, &str)] = &[("`oidc` as a list", oidc::LIST.purpose)];
 
 fn print_section(page: &mut String, section: &Section) -> std::fmt::Result {
     match section.path {

@@ -192,6 +192,8 @@ managed:
         availableModels: [claude-opus-4-8, claude-sonnet-4-6, claude-haiku-4-5]
         permissions:
           deny: ["Read(./.env)"]
+      desktop:
+        disabledBuiltinTools: [WebSearch]
 
 # The caps themselves are set over HTTP, and are in the database.
 admin:

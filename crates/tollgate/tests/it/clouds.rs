@@ -3,6 +3,7 @@
 
 mod aws;
 mod bedrock;
+mod chain;
 mod client;
 mod federation;
 mod foundry;

@@ -118,3 +118,24 @@ async fn checking_a_good_file_tells_its_warnings_with_their_lines() {
     let (status, told, _) = run(folder.path(), &["check", "--config", "gateway.yaml"]);
     assert!(status == Some(0) && told.ends_with("gateway.yaml: no problems, 1 warning(s)\n"), "{told}");
 }
+
+#[test]
+fn the_examples_have_no_problems_and_warn_of_nothing_but_that_desktop_is_left_out() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let examples: Vec<String> = files.filter(|name| name.ends_with(".example.yaml")).collect();
+    assert!(examples.len() >= 2, "{examples:?}");
+    for example in examples {
+        let Output { status, stdout, stderr } = tollgate(&["check", "--config", &example])
+            .env("OIDC_CLIENT_SECRET", "oidc-secret")
+            .env("GATEWAY_JWT_SECRET", "0123456789abcdef0123456789abcdef")
+            .env("ANTHROPIC_API_KEY", "sk-ant-secret")
+            .current_dir(&folder)
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&stdout);
+        assert!(status.success(), "{example}: {told}{}", String::from_utf8_lossy(&stderr));
+        let mut warnings = told.lines().filter(|line| line.starts_with("warning: "));
+        assert!(warnings.all(|warning| warning.contains("no policy has `desktop`")), "{example}: {told}");
+    }
+}

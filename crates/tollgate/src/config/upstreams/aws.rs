@@ -1,5 +1,7 @@
 //! What the providers on Amazon have of their own: `region`, `auth`, `guardrail`, `assume_role`, `workspace_id`.
 
+use std::path::{Path, PathBuf};
+
 use http::HeaderValue;
 use proxy::upstream::{
     AnthropicAwsConfig, AnthropicAwsCredential, ApiConfig, AssumeRole, AwsConfig, AwsCredential, BedrockConfig,
@@ -117,7 +119,7 @@ fn read_auth(provider: Provider, upstream: &Mapping<'_>, environment: &Environme
     Some(Auth::Aws(AwsCredential::Keys { id: id?, secret: secret?, session_token: session_token? }))
 }
 
-/// The files that the environment names for Amazon's chain are there (contract R33).
+/// What the environment names for Amazon's chain is there (contract R33).
 fn check_chain(environment: &Environment, mut refuse: impl FnMut(String)) -> bool {
     let mut are_there = true;
     for name in ["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
@@ -127,7 +129,40 @@ fn check_chain(environment: &Environment, mut refuse: impl FnMut(String)) -> boo
             are_there = false;
         }
     }
+    if let Some(problem) = check_profile(environment).filter(|_| are_there) {
+        refuse(problem);
+        are_there = false;
+    }
     are_there
+}
+
+/// The profile that is chosen is there. Amazon's library passes over one that is not, and then finds no metadata service
+/// where there is none: a cause that leads nobody to the spelling of a name.
+fn check_profile(environment: &Environment) -> Option<String> {
+    let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
+    // Keys go before profiles, and `default` may be missing.
+    let profile = set("AWS_PROFILE").filter(|name| *name != "default" && set("AWS_ACCESS_KEY_ID").is_none())?;
+    let file =
+        |name: &str, usual: &str| set(name).map(PathBuf::from).or_else(|| Some(Path::new(set("HOME")?).join(usual)));
+    let files = [file("AWS_CONFIG_FILE", ".aws/config"), file("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials")];
+    let defines = |path: &PathBuf| std::fs::read_to_string(path).is_ok_and(|text| defines_profile(&text, profile));
+    if files.iter().flatten().any(defines) {
+        return None;
+    }
+    let files: Vec<String> = files.iter().flatten().map(|path| path.display().to_string()).collect();
+    Some(format!(
+        "AWS_PROFILE names the profile {profile}, which is not in {}; correct or unset it",
+        files.join(" or ")
+    ))
+}
+
+/// Whether a section begins as `[name]` or `[profile name]`, with or without quotes.
+/// <https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html>
+fn defines_profile(text: &str, profile: &str) -> bool {
+    let sections = text.lines().filter_map(|line| Some(line.trim_start().strip_prefix('[')?.split_once(']')?.0.trim()));
+    sections
+        .map(|section| section.strip_prefix("profile").filter(|rest| rest.starts_with([' ', '\t'])).unwrap_or(section))
+        .any(|name| name.trim().trim_matches(['"', '\'']) == profile)
 }
 
 fn read_region(field: &Field<'_>) -> Option<String> {
@@ -199,4 +234,22 @@ fn read_header_value(field: &Field<'_>) -> Option<HeaderValue> {
         field.refuse("must be printable ASCII");
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_is_found_in_every_spelling_of_its_section() {
+        for text in ["[work]", "a = b\n [ profile  work ] # x", "[profile \"work\"]", "[other]\n[profile\twork]"] {
+            assert!(defines_profile(text, "work"), "{text}");
+        }
+        for text in
+            ["", "[works]", "[profile other]", "# [work]", "work = [work]", "[sso-session work]", "[profilework]"]
+        {
+            assert!(!defines_profile(text, "work"), "{text}");
+        }
+        assert!(defines_profile("[profiles]", "profiles"));
+    }
 }

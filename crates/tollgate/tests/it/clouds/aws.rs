@@ -3,59 +3,22 @@
 use serde_json::{Value, json};
 
 use super::{bedrock, prompt};
-use crate::support::cloud::aws::{KEYS, Keys, TEMPORARY, check, container, instance_metadata, refused, sts};
+use crate::support::cloud::aws::{KEYS, Keys, TEMPORARY, check, refused, sts};
 use crate::support::cloud::bedrock::signed;
 use crate::support::gateway::{Setup, TestGateway};
 use crate::support::upstream::{Answer, Gate, Step, Upstream, message_events};
 
 /// A gateway in a process of its own, whose environment names no credentials of this machine.
-fn setup(entry: Value) -> Setup {
+pub(super) fn setup(entry: Value) -> Setup {
     TestGateway::setup()
         .upstream(entry)
         .environment("AWS_CONFIG_FILE", "/dev/null")
         .environment("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
 }
 
-async fn served(gateway: &TestGateway, sub: &str) {
+pub(super) async fn served(gateway: &TestGateway, sub: &str) {
     let reply = gateway.as_user(sub).post("/v1/messages", prompt(true).to_string()).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
-}
-
-#[tokio::test]
-async fn the_default_chain_finds_keys_in_the_environment() {
-    let setup = setup(bedrock(&json!({ "auth": { "api_key": null } })))
-        .environment("AWS_ACCESS_KEY_ID", TEMPORARY.id)
-        .environment("AWS_SECRET_ACCESS_KEY", TEMPORARY.secret)
-        .environment("AWS_SESSION_TOKEN", TEMPORARY.token.unwrap());
-    let gateway = setup.start_process().await;
-    gateway.upstream().answer_otherwise(signed(TEMPORARY, "us-east-1"));
-    served(&gateway, "alice").await;
-}
-
-#[tokio::test]
-async fn the_default_chain_asks_the_instance_once_and_keeps_what_it_says() {
-    let metadata = Upstream::start().await;
-    metadata.answer_otherwise(instance_metadata);
-    let setup = setup(bedrock(&json!({ "auth": { "api_key": null } })))
-        .environment("AWS_EC2_METADATA_SERVICE_ENDPOINT", &metadata.url());
-    let gateway = setup.start_process().await;
-    gateway.upstream().answer_otherwise(signed(TEMPORARY, "us-east-1"));
-    served(&gateway, "alice").await;
-    let asked = metadata.requests().len();
-    served(&gateway, "bob").await;
-    assert_eq!(metadata.requests().len(), asked);
-}
-
-#[tokio::test]
-async fn the_default_chain_asks_the_container() {
-    let agent = Upstream::start().await;
-    agent.answer_otherwise(container);
-    let setup = setup(bedrock(&json!({ "auth": { "api_key": null } })))
-        .environment("AWS_CONTAINER_CREDENTIALS_FULL_URI", &format!("{}/v1/credentials", agent.url()))
-        .environment("AWS_CONTAINER_AUTHORIZATION_TOKEN", "container-token");
-    let gateway = setup.start_process().await;
-    gateway.upstream().answer_otherwise(signed(TEMPORARY, "us-east-1"));
-    served(&gateway, "alice").await;
 }
 
 #[tokio::test]

@@ -77,18 +77,50 @@ pub(crate) fn refused(why: &str) -> Answer {
 
 /// STS: `AssumeRole` signed with `keys` gives [`TEMPORARY`].
 pub(crate) fn sts(keys: Keys, region: &'static str) -> impl Fn(&Received) -> Answer {
-    move |received| {
-        if let Err(why) = check(received, &keys, region, "sts") {
-            return refused(&why);
+    move |received| match check(received, &keys, region, "sts") {
+        Ok(()) => assumed("AssumeRole", "2099-01-01T00:00:00Z"),
+        Err(why) => refused(&why),
+    }
+}
+
+/// STS: what `AssumeRoleWithWebIdentity` gives: [`TEMPORARY`], until then. Nothing is signed there.
+pub(crate) fn web_identity(ends: &str) -> Answer {
+    assumed("AssumeRoleWithWebIdentity", ends)
+}
+
+fn assumed(action: &str, ends: &str) -> Answer {
+    let Keys { id, secret, token } = TEMPORARY;
+    let token = token.unwrap();
+    let answer = format!(
+        "<{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result><Credentials>\
+         <AccessKeyId>{id}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey><SessionToken>{token}</SessionToken>\
+         <Expiration>{ends}</Expiration></Credentials></{action}Result></{action}Response>"
+    );
+    Answer::new(200, "text/xml", answer)
+}
+
+/// IAM Identity Center, both of its services: `CreateToken` gives "renewed-token", and `GetRoleCredentials` gives
+/// [`TEMPORARY`] to who shows `token`.
+/// <https://docs.aws.amazon.com/singlesignon/latest/PortalAPIReference/API_GetRoleCredentials.html>
+/// <https://docs.aws.amazon.com/singlesignon/latest/OIDCAPIReference/API_CreateToken.html>
+pub(crate) fn single_sign_on(token: &'static str) -> impl Fn(&Received) -> Answer {
+    move |received| match received.uri.path() {
+        "/token" if received.json()["grantType"] == "refresh_token" => {
+            Answer::json(200, &json!({ "accessToken": "renewed-token", "expiresIn": 28_800, "tokenType": "Bearer" }))
         }
-        let Keys { id, secret, token } = TEMPORARY;
-        let token = token.unwrap();
-        let answer = format!(
-            "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials>\
-             <AccessKeyId>{id}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey><SessionToken>{token}</SessionToken>\
-             <Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"
-        );
-        Answer::new(200, "text/xml", answer)
+        "/federation/credentials" => {
+            let query = received.uri.query().unwrap_or_default();
+            assert!(query.contains("role_name=Developer") && query.contains("account_id=111122223333"), "{query}");
+            if received.header("x-amz-sso_bearer_token") != Some(token) {
+                return Answer::json(401, &json!({ "message": "Session token not found or invalid" }));
+            }
+            let Keys { id, secret, token } = TEMPORARY;
+            let credentials = json!({
+                "accessKeyId": id, "secretAccessKey": secret, "sessionToken": token, "expiration": 4_070_908_800_000_i64,
+            });
+            Answer::json(200, &json!({ "roleCredentials": credentials }))
+        }
+        _ => Answer::json(404, &json!({ "message": "no such operation" })),
     }
 }
 
@@ -132,7 +164,8 @@ fn mac(key: &[u8], text: &str) -> Vec<u8> {
     sign(&Key::new(HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec()
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// In lower case.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut hex, byte| {
         write!(hex, "{byte:02x}").unwrap();
         hex

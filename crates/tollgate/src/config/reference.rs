@@ -178,7 +178,7 @@ fn print_section(page: &mut String, section: &Section) -> std::fmt::Result {
 
 /// Whether a generated file of `docs/` holds that text; with `UPDATE_DOCS` set it is written first.
 #[cfg(test)]
-pub(super) fn is_current(name: &str, text: &str) -> bool {
+pub(crate) fn is_current(name: &str, text: &str) -> bool {
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name);
     if option_env!("UPDATE_DOCS").is_some() && std::fs::write(&file, text).is_err() {
         return false;

@@ -5,6 +5,7 @@ mod caps;
 mod csv;
 mod effective;
 mod error;
+mod openapi;
 mod principals;
 mod query;
 mod reports;
@@ -14,10 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use control::audit::{AuditLog, Event};
 use control::identity::Sessions;
 use control::identity::admin_key::{Admin, AdminKeys, WriteAccess};
@@ -48,20 +50,33 @@ pub struct Admins {
 
 /// Every path of this surface. It has a wall of its own: keys are no bearers.
 pub fn routes(admins: Arc<Admins>, surface: Surface) -> Router {
-    Router::new()
-        .route("/v1/organizations/spend_limits", get(caps::list).post(caps::put))
-        .route("/v1/organizations/spend_limits/effective", get(effective::list))
-        .route("/v1/organizations/spend_limits/audit", get(audit::list))
-        .route("/v1/organizations/spend_limits/{id}", get(caps::show).delete(caps::delete))
-        .route("/v1/organizations/usage_report/messages", get(reports::usage))
-        .route("/v1/organizations/cost_report", get(reports::cost))
-        .route("/v1/organizations/principals/{sub}", delete(principals::erase))
-        .route("/v1/organizations/sessions", get(sessions::list))
-        .route("/v1/organizations/sessions/revoke", post(sessions::revoke))
-        .route("/v1/organizations/sessions/{id}", delete(sessions::end))
+    let mut router = Router::new();
+    for (path, _, handler) in endpoints() {
+        router = router.route(path, handler);
+    }
+    router
         .with_state(surface)
         .method_not_allowed_fallback(async || Error::NotFound)
         .layer(middleware::from_fn_with_state(admins, require))
+}
+
+/// Every path and method; what the document of the API is held against.
+fn endpoints() -> [(&'static str, Method, MethodRouter<Surface>); 13] {
+    [
+        ("/v1/openapi.json", Method::GET, get(openapi::show)),
+        ("/v1/organizations/spend_limits", Method::GET, get(caps::list)),
+        ("/v1/organizations/spend_limits", Method::POST, post(caps::put)),
+        ("/v1/organizations/spend_limits/effective", Method::GET, get(effective::list)),
+        ("/v1/organizations/spend_limits/audit", Method::GET, get(audit::list)),
+        ("/v1/organizations/spend_limits/{id}", Method::GET, get(caps::show)),
+        ("/v1/organizations/spend_limits/{id}", Method::DELETE, delete(caps::delete)),
+        ("/v1/organizations/usage_report/messages", Method::GET, get(reports::usage)),
+        ("/v1/organizations/cost_report", Method::GET, get(reports::cost)),
+        ("/v1/organizations/principals/{sub}", Method::DELETE, delete(principals::erase)),
+        ("/v1/organizations/sessions", Method::GET, get(sessions::list)),
+        ("/v1/organizations/sessions/revoke", Method::POST, post(sessions::revoke)),
+        ("/v1/organizations/sessions/{id}", Method::DELETE, delete(sessions::end)),
+    ]
 }
 
 /// The rooms that administrators ask.
@@ -84,6 +99,9 @@ async fn require(State(admins): State<Arc<Admins>>, facts: RequestFacts, mut req
     let id = format!("req_{}", uuid::Uuid::new_v4().simple());
     let reads = request.method() == Method::GET;
     let mut response = match admins.admit(request.headers(), &facts).await {
+        Ok(_) if holds_nul(&request) => {
+            Error::Invalid("the address must not hold a NUL character".to_owned()).into_response()
+        }
         Ok(admin) => {
             request.extensions_mut().insert(admin);
             next.run(request).await
@@ -197,6 +215,38 @@ impl<S: Send + Sync> FromRequestParts<S> for Writer {
             _ => "requires write:spend_limits",
         };
         admin.write_access().map(Self).ok_or(Error::ReadOnly(needed))
+    }
+}
+
+/// No database column holds it, so nothing is found by it.
+fn holds_nul(request: &Request) -> bool {
+    request.uri().path_and_query().is_some_and(|address| address.as_str().contains("%00"))
+}
+
+/// The id in a path; one that is no text is nobody's.
+struct Id(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        let id = Path::<String>::from_request_parts(parts, state).await;
+        id.map(|Path(id)| Self(id)).map_err(|_| Error::NotFound)
+    }
+}
+
+/// A whole body.
+struct Body(Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
+        let body = Bytes::from_request(request, state).await;
+        body.map(Self).map_err(|rejected| match rejected.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Error::TooLarge,
+            _ => Error::Invalid("the body could not be read".to_owned()),
+        })
     }
 }
 

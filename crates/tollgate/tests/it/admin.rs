@@ -3,5 +3,6 @@
 mod audit;
 mod caps;
 mod effective;
+mod openapi;
 mod pools;
 mod reports;

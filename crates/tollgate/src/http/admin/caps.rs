@@ -1,7 +1,6 @@
 //! `/v1/organizations/spend_limits`: caps (contract B8).
 
-use axum::body::Bytes;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use control::audit::{Event, LimitChange};
 use control::identity::admin_key::WriteAccess;
@@ -12,7 +11,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::query::Query;
-use super::{Error, Surface, Writer, json};
+use super::{Body, Error, Id, Surface, Writer, json};
 use crate::http::layers::RequestFacts;
 
 pub(super) async fn list(State(surface): State<Surface>, RawQuery(query): RawQuery) -> Result<Response, Error> {
@@ -33,7 +32,7 @@ pub(super) async fn list(State(surface): State<Surface>, RawQuery(query): RawQue
     Ok(json(StatusCode::OK, &body))
 }
 
-pub(super) async fn show(State(surface): State<Surface>, Path(id): Path<String>) -> Result<Response, Error> {
+pub(super) async fn show(State(surface): State<Surface>, Id(id): Id) -> Result<Response, Error> {
     let cap = surface.caps.find(&id).await?.ok_or(Error::NotFound)?;
     Ok(json(StatusCode::OK, &cap.to_json()))
 }
@@ -42,7 +41,7 @@ pub(super) async fn put(
     State(surface): State<Surface>,
     facts: RequestFacts,
     Writer(access): Writer,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Response, Error> {
     let wanted = read_setting(&body)?;
     let (set, before) = surface.caps.set(&access, &wanted).await?;
@@ -55,7 +54,7 @@ pub(super) async fn delete(
     State(surface): State<Surface>,
     facts: RequestFacts,
     Writer(access): Writer,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<Response, Error> {
     let cap = surface.caps.delete(&access, &id).await?.ok_or(Error::NotFound)?;
     surface.audit.emit(Some(&facts.request_id), &Event::LimitDelete(change(&access, Some(&cap), None)));

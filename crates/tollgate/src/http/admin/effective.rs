@@ -69,6 +69,9 @@ fn read_whose(query: &Query, periods: &[Period]) -> Result<Whose, Error> {
         (Some(_), _) => return Err(Error::Invalid("sort: must be spend_desc when given".to_owned())),
     };
     let named = query.all("user_ids");
+    if named.contains(&"") {
+        return Err(Error::Invalid("user_ids[]: must not be empty".to_owned()));
+    }
     if !named.is_empty() {
         return Ok(Whose::Named(named.into_iter().map(str::to_owned).collect()));
     }
@@ -78,6 +81,7 @@ fn read_whose(query: &Query, periods: &[Period]) -> Result<Whose, Error> {
 fn read_cursor(token: &str) -> Result<Cursor, Error> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok();
     let cursor = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let cursor = cursor.filter(|cursor: &Cursor| !cursor.p.contains('\0'));
     cursor.ok_or_else(|| Error::Invalid("page: not a page token of this list".to_owned()))
 }
 

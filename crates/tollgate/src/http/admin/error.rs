@@ -18,6 +18,7 @@ pub(super) enum Error {
         retry_after: Duration,
     },
     NotFound,
+    TooLarge,
     /// What is wrong with the request, in a sentence that names the field.
     Invalid(String),
     Store(StoreError),
@@ -63,6 +64,10 @@ impl IntoResponse for Error {
                 (StatusCode::TOO_MANY_REQUESTS, ErrorType::RateLimit, message)
             }
             Self::NotFound => (StatusCode::NOT_FOUND, ErrorType::NotFound, "not found".to_owned()),
+            Self::TooLarge => {
+                let message = "the body is too large".to_owned();
+                (StatusCode::PAYLOAD_TOO_LARGE, ErrorType::RequestTooLarge, message)
+            }
             Self::Invalid(message) => (StatusCode::BAD_REQUEST, ErrorType::InvalidRequest, message),
             Self::Store(error) => {
                 tracing::error!("admin API: {error}");

@@ -1,19 +1,19 @@
 //! `/v1/organizations/principals/{sub}`: somebody's personal data, and the end of it.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use control::audit::Event;
 use http::StatusCode;
 use serde_json::json;
 
-use super::{Error, Surface, Writer, json, sessions};
+use super::{Error, Id, Surface, Writer, json, sessions};
 use crate::http::layers::RequestFacts;
 
 pub(super) async fn erase(
     State(surface): State<Surface>,
     facts: RequestFacts,
     Writer(access): Writer,
-    Path(sub): Path<String>,
+    Id(sub): Id,
 ) -> Result<Response, Error> {
     // First, so that nobody is remembered anew by a client that is still signed in.
     let by = sessions::by(&facts, access.actor());

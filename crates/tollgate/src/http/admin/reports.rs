@@ -30,17 +30,17 @@ pub(super) async fn cost(
 }
 
 /// One of the two reports.
-struct Kind {
+pub(super) struct Kind {
     /// With the number of buckets on a page: usual and most.
-    widths: &'static [(&'static str, Width, usize, usize)],
+    pub(super) widths: &'static [(&'static str, Width, usize, usize)],
     /// What lines can be grouped by; `None`: known there, and the same in every row here.
-    groups: &'static [(&'static str, Option<Dimension>)],
-    filters: &'static [(&'static str, Dimension)],
+    pub(super) groups: &'static [(&'static str, Option<Dimension>)],
+    pub(super) filters: &'static [(&'static str, Dimension)],
     /// A line's figures.
     figures: fn(&Line, &[&str]) -> Map<String, Value>,
 }
 
-const USAGE: Kind = Kind {
+pub(super) const USAGE: Kind = Kind {
     widths: &[("1d", Width::Day, 7, 31), ("1h", Width::Hour, 24, 168), ("1m", Width::Minute, 60, 1440)],
     groups: &[
         ("account_id", Some(Dimension::Account)),
@@ -67,7 +67,7 @@ const USAGE: Kind = Kind {
     figures: usage_figures,
 };
 
-const COST: Kind = Kind {
+pub(super) const COST: Kind = Kind {
     widths: &[("1d", Width::Day, 7, 31)],
     groups: &[
         ("account_id", Some(Dimension::Account)),

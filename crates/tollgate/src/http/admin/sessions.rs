@@ -1,7 +1,6 @@
 //! `/v1/organizations/sessions`: who is signed in, and the end of it.
 
-use axum::body::Bytes;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use control::identity::session::ending::By;
 use control::identity::session::list::{Filter, From, Listed};
@@ -10,7 +9,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::query::Query;
-use super::{Error, Surface, Writer, json};
+use super::{Body, Error, Id, Surface, Writer, json};
 use crate::http::layers::RequestFacts;
 
 pub(super) async fn list(State(surface): State<Surface>, RawQuery(query): RawQuery) -> Result<Response, Error> {
@@ -42,7 +41,7 @@ pub(super) async fn end(
     State(surface): State<Surface>,
     facts: RequestFacts,
     Writer(access): Writer,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<Response, Error> {
     let known = surface.sessions.end_one(&access, &id, by(&facts, access.actor())).await?;
     if !known {
@@ -55,7 +54,7 @@ pub(super) async fn revoke(
     State(surface): State<Surface>,
     facts: RequestFacts,
     Writer(access): Writer,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Response, Error> {
     let whose = read_whose(&body)?;
     let ended = surface.sessions.revoke(&access, whose.as_deref(), by(&facts, access.actor())).await?;
@@ -70,6 +69,9 @@ fn read_whose(body: &[u8]) -> Result<Option<String>, Error> {
     let body = body.as_object().ok_or_else(|| invalid("request body must be a JSON object"))?;
     match (body.get("user_id").filter(|id| !id.is_null()), body.get("all")) {
         (Some(Value::String(id)), None | Some(Value::Bool(false) | Value::Null)) if !id.is_empty() => {
+            if id.contains('\0') {
+                return Err(invalid("user_id: must not hold a NUL character"));
+            }
             Ok(Some(id.clone()))
         }
         (None, Some(Value::Bool(true))) => Ok(None),
@@ -99,6 +101,7 @@ mod tests {
             json!({"all": "true"}),
             json!({"user_id": ""}),
             json!({"user_id": 7}),
+            json!({"user_id": "a\0"}),
             json!({"user_id": null}),
             json!({"user_id": "ann", "all": true}),
         ] {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::database::{Database, on_both_databases};
-use crate::support::gateway::{ADMIN_GROUP, Caller, TestGateway};
+use crate::support::gateway::{ADMIN_GROUP, Caller, READ_KEY, TestGateway, WRITE_KEY};
 use crate::support::http::Reply;
 
 const CAPS: &str = "/v1/organizations/spend_limits";
@@ -12,6 +12,7 @@ on_both_databases!(
     setting_a_cap_again_changes_its_amount_and_nothing_else,
     lists_go_forwards_and_backwards_in_the_order_of_creation,
     every_change_is_kept_with_who_made_it,
+    an_id_may_be_long_and_in_any_script,
 );
 
 async fn set(caller: &Caller, scope: Value, amount: Value, period: &str) -> Value {
@@ -180,6 +181,56 @@ async fn every_change_is_kept_with_who_made_it(database: Database) {
             "oidc:grace spend_limit.delete null -"
         ]
     );
+}
+
+async fn an_id_may_be_long_and_in_any_script(database: Database) {
+    let gateway = TestGateway::setup().on(database).start().await;
+    let ids = ["ж".repeat(5_000), "😀 \u{202e}'\"\\;--\n".to_owned(), "e\u{301}".to_owned(), "é".to_owned()];
+    let mut set_ids = Vec::new();
+    for id in &ids {
+        let cap = set(&gateway.admin(), user(id), json!("5"), "daily").await;
+        assert_eq!(cap["scope"], user(id));
+        let again = set(&gateway.admin(), user(id), json!("6"), "daily").await;
+        assert_eq!(again["id"], cap["id"], "the same id is the same person");
+        set_ids.push(again["id"].clone());
+    }
+    set_ids.dedup();
+    assert_eq!(set_ids.len(), 4, "characters that look alike are not the same");
+    let listed = gateway.auditor().get(CAPS).await.json();
+    let listed: Vec<&str> =
+        listed["data"].as_array().unwrap().iter().map(|cap| cap["scope"]["user_id"].as_str().unwrap()).collect();
+    assert_eq!(listed, ids);
+    let query: String = url::form_urlencoded::byte_serialize(ids[1].as_bytes()).collect();
+    let effective = gateway.auditor().get(&format!("{CAPS}/effective?period[]=daily&user_ids[]={query}")).await.json();
+    assert_eq!(
+        (&effective["data"][0]["actor"]["user_id"], &effective["data"][0]["amount"]),
+        (&json!(ids[1]), &json!("6"))
+    );
+}
+
+/// Keys are compared in constant time; here, that nothing but the whole key is one.
+#[tokio::test]
+async fn a_key_that_is_almost_right_is_refused_like_any_other() {
+    let gateway = TestGateway::start().await;
+    let (last, first) = (WRITE_KEY.len() - 1, &WRITE_KEY[1..]);
+    let almost = [
+        format!("{}x", &WRITE_KEY[..last]),
+        format!("x{first}"),
+        first.to_owned(),
+        WRITE_KEY[..last].to_owned(),
+        format!("{WRITE_KEY}x"),
+        format!("{WRITE_KEY}, {WRITE_KEY}"),
+        WRITE_KEY.to_uppercase(),
+        READ_KEY[..READ_KEY.len() - 1].to_owned(),
+        "x".to_owned(),
+        String::new(),
+    ];
+    for key in almost {
+        let reply = gateway.anyone().header("x-api-key", &key).get(CAPS).await;
+        assert_eq!(refusal(&reply), "401 authentication_error: missing or invalid admin credentials", "{key}");
+        assert_eq!(gateway.audit().next("admin.denied").await["reason"], "invalid_key", "{key}");
+    }
+    assert_eq!(gateway.admin().get(CAPS).await.status, 200);
 }
 
 #[tokio::test]

@@ -103,7 +103,9 @@ async fn pages_by_subject_and_by_spend_miss_nobody(database: Database) {
     };
     assert_eq!(walk("?period[]=daily").await, ["a", "b", "c", "d", "e", "zz-last"]);
     assert_eq!(walk("?period[]=weekly&sort=spend_desc").await, ["b", "e", "a", "c", "zz-last", "d"]);
-    for query in ["?sort=spend_desc", "?sort=name&period[]=daily", "?period[]=hourly", "?page=junk", "?limit=0"] {
+    for query in
+        ["?sort=spend_desc", "?sort=name&period[]=daily", "?period[]=hourly", "?page=junk", "?limit=0", "?user_ids[]="]
+    {
         assert_eq!(gateway.auditor().get(&format!("{EFFECTIVE}{query}")).await.status, 400, "{query}");
     }
 }

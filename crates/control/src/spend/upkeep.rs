@@ -8,6 +8,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use serde_json::{Value, json};
 
+use super::report::usage::Width;
 use super::{Money, Period, table};
 use crate::audit;
 use crate::clock::Clock;
@@ -44,11 +45,12 @@ pub struct Upkeep {
 /// A counter that is not what its rows add up to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// The account: `user:<subject>` or `pool:<group>`.
+    /// The account: `user:<subject>`, `pool:<group>`, or `everyone`.
     pub account: String,
-    /// The period's name.
+    /// The period's name; everyone's is an hour, told by its beginning.
     pub period: String,
-    /// `settled`, which is the sum of usage rows, or `reserved`, which is that of reservations and leases.
+    /// `settled` or, of an hour, `reported`, which are sums of usage rows, or `reserved`, which is that of reservations and
+    /// leases.
     pub counter: &'static str,
     /// How much the counter is above its rows; below, when negative.
     pub excess: Money,
@@ -88,11 +90,27 @@ impl Upkeep {
     pub async fn sweep(&self) -> Result<u64, StoreError> {
         let now = self.clock.now();
         let before = |days: u16| now - SignedDuration::from_hours(24 * i64::from(days));
-        let mut removed = table::sweep_usage(&self.store, before(self.retention.usage_days)).await?;
+        let usage = self.oldest_usage(now);
+        table::sweep_hours(&self.store, usage).await?;
+        let mut removed = table::sweep_usage(&self.store, usage).await?;
         removed += table::sweep_principals(&self.store, before(self.retention.identity_days)).await?;
         removed += table::sweep_accounts(&self.store, &self.oldest_periods(now)).await?;
         removed += audit::sweep_admin_changes(&self.store, before(self.retention.audit_days)).await?;
         Ok(removed)
+    }
+
+    /// The beginning of the oldest hour whose usage rows are kept: hours go whole.
+    fn oldest_usage(&self, now: Timestamp) -> Timestamp {
+        Width::Hour.start(now - SignedDuration::from_hours(24 * i64::from(self.retention.usage_days)))
+    }
+
+    /// Adds up the usage rows of one hour that has been over for a while, or to which some came since; gives whether there
+    /// may be another. A failure changes nothing but that reports go on reading those rows one by one.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn fold_hour(&self) -> Result<bool, StoreError> {
+        table::fold_hour(&self.store, self.clock.now()).await
     }
 
     /// The names of the oldest periods whose counters are kept.
@@ -110,8 +128,9 @@ impl Upkeep {
     /// When the database does not answer.
     pub async fn verify(&self) -> Result<Proof, StoreError> {
         let now = self.clock.now();
-        let kept = now - SignedDuration::from_hours(24 * i64::from(self.retention.usage_days));
+        let kept = self.oldest_usage(now);
         let mut proof = Proof { periods: 0, differences: table::reserved_differences(&self.store).await? };
+        proof.differences.extend(table::hour_differences(&self.store, kept, Width::Hour.start(now)).await?);
         for period in Period::ALL {
             let mut at = now;
             while period.starts(at) >= kept {
@@ -133,6 +152,7 @@ impl Upkeep {
         let pseudonym = format!("erased-{}", uuid::Uuid::new_v4().simple());
         let usage_rows = table::rename_usage(&self.store, sub, &pseudonym).await?;
         let mut tx = self.store.begin().await?;
+        table::rename_hours(&mut tx, sub, &pseudonym).await?;
         let accounts = table::rename_accounts(&mut tx, sub, &pseudonym).await?;
         let known = table::forget_principal(&mut tx, sub).await?;
         audit::rename_in_admin_changes(&mut tx, sub, &pseudonym).await?;

@@ -103,6 +103,7 @@ impl Work<'_> {
         deltas: &mut Deltas,
     ) -> Result<i64, StoreError> {
         let told = table::settle(tx, settles).await?;
+        table::mark_late(tx, self.now, settles.iter().map(|settle| settle.record.started_at)).await?;
         for settle in settles {
             let charge = if told.new.contains(&settle.record.id) {
                 settle.outcome.charge

@@ -309,6 +309,7 @@ impl Building {
         let readiness = Readiness::new(self.store.clone(), Arc::clone(&self.clock), config.readiness_grace);
 
         let cut_by = config.cut_streams.then(|| Arc::clone(sign_in.sessions().revoked()));
+        let sessions = sign_in.sessions().clone();
         let open = oauth::routes(
             sign_in,
             Counters::new(self.store.clone()),
@@ -330,7 +331,7 @@ impl Building {
         };
         let largest = usize::try_from(config.limits.max_request_bytes).unwrap_or(usize::MAX);
         let inference = Arc::new(inference);
-        let metrics = http::metrics::routes(Arc::clone(&inference));
+        let metrics = http::metrics::routes(Arc::clone(&inference), sessions);
         let reach: Reach = {
             let inference = Arc::clone(&inference);
             Arc::new(move |model, groups| inference.upstreams.serve(model, groups))

@@ -9,11 +9,11 @@ use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use serde_json::{Value, json};
 
 use super::report::usage::Width;
-use super::{Money, Period, table};
+use super::{Money, Period, cap, table};
 use crate::audit;
 use crate::clock::Clock;
 use crate::identity::admin_key::WriteAccess;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Tx};
 
 /// How long rows are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub struct Erased {
     pub pseudonym: String,
     /// How many usage rows keep it.
     pub usage_rows: usize,
+    /// How many limits the person had of their own; they are gone.
+    pub caps: usize,
     /// Whether anything was known of the person.
     pub was_known: bool,
 }
@@ -143,8 +145,9 @@ impl Upkeep {
         Ok(proof)
     }
 
-    /// Forgets who somebody is: the name and address go, usage rows and totals stay under a pseudonym that nothing leads
-    /// back from. Requests still in flight leave rows of their own when they end; erasing again takes those too.
+    /// Forgets who somebody is: the name, the address and the limits set on the person go; usage rows, totals and the audit of
+    /// those limits, and of what the person did as an administrator, stay under a pseudonym that nothing leads back from.
+    /// Requests still in flight leave rows of their own when they end; erasing again takes those too.
     ///
     /// # Errors
     /// When the database does not take it; doing it again finishes what was begun, under another pseudonym.
@@ -155,7 +158,7 @@ impl Upkeep {
         table::rename_hours(&mut tx, sub, &pseudonym).await?;
         let accounts = table::rename_accounts(&mut tx, sub, &pseudonym).await?;
         let known = table::forget_principal(&mut tx, sub).await?;
-        audit::rename_in_admin_changes(&mut tx, sub, &pseudonym).await?;
+        let caps = self.delete_caps(&mut tx, access, sub, &pseudonym).await?;
         let change = audit::AdminChange {
             at: self.clock.now(),
             actor: access.actor(),
@@ -163,11 +166,40 @@ impl Upkeep {
             // The subject would be what was to be forgotten.
             target: &pseudonym,
             before: None,
-            after: Some(json!({ "usage_rows": usage_rows })),
+            after: Some(json!({ "usage_rows": usage_rows, "spend_limits": caps })),
         };
         audit::record_admin_change(&mut tx, &change).await?;
+        // Last: somebody who erases themselves has just been written down.
+        audit::rename_in_admin_changes(&mut tx, sub, &pseudonym).await?;
         tx.commit().await?;
-        Ok(Erased { was_known: known || accounts > 0 || usage_rows > 0, pseudonym, usage_rows })
+        let was_known = known || accounts > 0 || usage_rows > 0 || caps > 0;
+        Ok(Erased { was_known, pseudonym, usage_rows, caps })
+    }
+
+    /// Limits of nobody are of no use; their end is in their audit as that of any other.
+    async fn delete_caps(
+        &self,
+        tx: &mut Tx,
+        access: &WriteAccess,
+        sub: &str,
+        pseudonym: &str,
+    ) -> Result<usize, StoreError> {
+        table::bump_revision(tx, cap::TOPIC).await?;
+        let caps = table::delete_caps_of(tx, sub).await?;
+        for cap in &caps {
+            let change = audit::AdminChange {
+                at: self.clock.now(),
+                actor: access.actor(),
+                action: "spend_limit.delete",
+                target: &cap.id,
+                before: Some(cap.to_json()),
+                after: None,
+            };
+            audit::record_admin_change(tx, &change).await?;
+        }
+        table::rename_creator(tx, sub, pseudonym).await?;
+        tx.notify(cap::TOPIC).await?;
+        Ok(caps.len())
     }
 }
 

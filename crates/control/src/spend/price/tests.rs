@@ -247,7 +247,6 @@ fn any_usage() -> impl Strategy<Value = Usage> {
             cache_creation_1h_tokens,
             web_search_requests,
             fast,
-            ..Usage::default()
         }
     })
 }

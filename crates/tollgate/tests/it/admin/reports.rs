@@ -157,8 +157,29 @@ async fn cost_is_reported_in_cents_to_the_nano_dollar(kind: Database) {
     };
     insta::allow_duplicates! {
         insta::assert_snapshot!(lines.iter().map(shown).collect::<Vec<_>>().join("\n"), @r"
+        =bob, tokens, uncached_input_tokens, 0-200k, claude-opus-4-6 usage - input tokens, 0.0000001
+        alice, tokens, uncached_input_tokens, 200k-1M, claude-haiku-4-5 usage - input tokens, 0.5
+        alice, tokens, output_tokens, 200k-1M, claude-haiku-4-5 usage - output tokens, 0.25
+        alice, web_search, null, 200k-1M, claude-haiku-4-5 usage - web searches, 0.25
+        alice, tokens, null, 0-200k, claude-opus-4-6 usage - estimated, 0.1234567
         ");
-        insta::assert_json_snapshot!(lines[1], @"");
+        insta::assert_json_snapshot!(lines[1], @r#"
+        {
+          "account_id": "alice",
+          "amount": "0.5",
+          "context_window": "200k-1M",
+          "cost_type": "tokens",
+          "currency": "USD",
+          "description": "claude-haiku-4-5 usage - input tokens",
+          "inference_geo": null,
+          "model": "claude-haiku-4-5",
+          "requests": null,
+          "service_tier": "standard",
+          "token_type": "uncached_input_tokens",
+          "upstream": null,
+          "workspace_id": null
+        }
+        "#);
     }
     let table = gateway.auditor().get(&format!("{COST}?{span}&group_by[]=account_id&format=csv&limit=1")).await;
     assert_eq!(table.header("content-type"), Some("text/csv;charset=utf-8"));

@@ -247,6 +247,7 @@ fn others() -> Shapes {
         "type": {"const": "principal_erased"},
         "pseudonym": {"type": "string"},
         "usage_rows": count,
+        "spend_limits_deleted": count,
         "sessions_ended": count,
     }));
     let kinds = json!({"enum": [

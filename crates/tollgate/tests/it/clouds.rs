@@ -4,7 +4,6 @@
 mod aws;
 mod bedrock;
 mod chain;
-mod client;
 mod federation;
 mod foundry;
 mod mocks;

@@ -4,6 +4,7 @@
 mod aws;
 mod bedrock;
 mod chain;
+mod expiry;
 mod federation;
 mod foundry;
 mod mocks;

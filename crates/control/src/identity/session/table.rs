@@ -273,7 +273,6 @@ pub(super) async fn sweep(store: &Store, ended_by: i64, used_by: i64, now: i64) 
     Ok(removed)
 }
 
-/// Whether the token was not obeyed before.
 const FORGET: &str = "UPDATE session
     SET sub = $1, email = NULL, idp_sid = NULL, client_ip = '', groups = NULL WHERE sub = $2 AND ended_at IS NOT NULL";
 
@@ -282,6 +281,7 @@ pub(super) async fn forget(store: &Store, sub: &str, pseudonym: &str) -> Result<
     store.execute(FORGET, &[pseudonym.into(), sub.into()]).await
 }
 
+/// Whether the token was not obeyed before.
 pub(super) async fn keep_logout_token(tx: &mut Tx, id: &str, expires_at: i64) -> Result<bool, StoreError> {
     Ok(tx.execute(KEEP_LOGOUT_TOKEN, &[id.into(), expires_at.into()]).await? == 1)
 }

@@ -2,14 +2,17 @@
 //!
 //! Knows the tables of spend; knows nothing of sessions, which end before somebody is erased.
 
-use std::fmt;
+mod proof;
+
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
-use serde_json::{Value, json};
+use serde_json::json;
+
+pub use self::proof::{Difference, Proof};
 
 use super::report::usage::Width;
-use super::{Money, Period, cap, table};
+use super::{Period, cap, table};
 use crate::audit;
 use crate::clock::Clock;
 use crate::identity::admin_key::WriteAccess;
@@ -40,29 +43,6 @@ pub struct Upkeep {
     store: Store,
     clock: Arc<dyn Clock>,
     retention: Retention,
-}
-
-/// A counter that is not what its rows add up to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    /// The account: `user:<subject>`, `pool:<group>`, or `everyone`.
-    pub account: String,
-    /// The period's name; everyone's is an hour, told by its beginning.
-    pub period: String,
-    /// `settled` or, of an hour, `reported`, which are sums of usage rows, or `reserved`, which is that of reservations and
-    /// leases.
-    pub counter: &'static str,
-    /// How much the counter is above its rows; below, when negative.
-    pub excess: Money,
-}
-
-/// What a proof of the books has found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Proof {
-    /// Periods whose usage rows are all there, and so were added up.
-    pub periods: usize,
-    /// None when the books are right.
-    pub differences: Vec<Difference>,
 }
 
 /// Somebody who is no longer known.
@@ -96,7 +76,9 @@ impl Upkeep {
         table::sweep_hours(&self.store, usage).await?;
         let mut removed = table::sweep_usage(&self.store, usage).await?;
         removed += table::sweep_principals(&self.store, before(self.retention.identity_days)).await?;
-        removed += table::sweep_accounts(&self.store, &self.oldest_periods(now)).await?;
+        for oldest in self.oldest_periods(now) {
+            removed += table::sweep_accounts(&self.store, &oldest).await?;
+        }
         removed += audit::sweep_admin_changes(&self.store, before(self.retention.audit_days)).await?;
         Ok(removed)
     }
@@ -121,28 +103,6 @@ impl Upkeep {
         let oldest = today.checked_sub(i32::from(self.retention.spend_months).months()).unwrap_or(today);
         let oldest = oldest.to_zoned(jiff::tz::TimeZone::UTC).map_or(now, |zoned| zoned.timestamp());
         Period::ALL.map(|period| period.key(oldest))
-    }
-
-    /// Adds up the rows of every period that lies within the retention of usage rows, and compares. May be asked while
-    /// the gateway is at work: every comparison is one statement.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn verify(&self) -> Result<Proof, StoreError> {
-        let now = self.clock.now();
-        let kept = self.oldest_usage(now);
-        let mut proof = Proof { periods: 0, differences: table::reserved_differences(&self.store).await? };
-        proof.differences.extend(table::hour_differences(&self.store, kept, Width::Hour.start(now)).await?);
-        for period in Period::ALL {
-            let mut at = now;
-            while period.starts(at) >= kept {
-                let found = table::settled_differences(&self.store, period, at).await?;
-                proof.periods += 1;
-                proof.differences.extend(found);
-                at = period.starts(at) - SignedDuration::from_millis(1);
-            }
-        }
-        Ok(proof)
     }
 
     /// Forgets who somebody is: the name, the address and the limits set on the person go; usage rows, totals and the audit of
@@ -200,39 +160,5 @@ impl Upkeep {
         table::rename_creator(tx, sub, pseudonym).await?;
         tx.notify(cap::TOPIC).await?;
         Ok(caps.len())
-    }
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { account, period, counter, excess } = self;
-        let (apart, side) = match excess.nano() {
-            below @ i64::MIN..0 => (Money::from_nano(below.saturating_neg()), "less"),
-            _ => (*excess, "more"),
-        };
-        write!(f, "{account} in {period}: {counter} is {apart} {side} than its rows")
-    }
-}
-
-impl Proof {
-    /// Whether every counter is what its rows add up to.
-    #[must_use]
-    pub fn holds(&self) -> bool {
-        self.differences.is_empty()
-    }
-
-    /// The proof as one JSON object; amounts are nano-dollars.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        let difference = |found: &Difference| {
-            json!({
-                "account": found.account,
-                "period": found.period,
-                "counter": found.counter,
-                "excess_nano_usd": found.excess.nano(),
-            })
-        };
-        let differences: Vec<Value> = self.differences.iter().map(difference).collect();
-        json!({ "holds": self.holds(), "periods": self.periods, "differences": differences })
     }
 }

@@ -12,3 +12,4 @@ mod pools;
 mod random;
 mod replicas;
 mod settlements;
+mod unheard;

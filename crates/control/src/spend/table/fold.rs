@@ -7,7 +7,6 @@ use jiff::{SignedDuration, Timestamp};
 use super::Rows;
 use crate::spend::Money;
 use crate::spend::report::usage::Width;
-use crate::spend::upkeep::Difference;
 use crate::store::{Row, Store, StoreError, Tx};
 
 /// A settlement of a request that began longer ago than this looks whether its hour has been added up already.
@@ -16,14 +15,14 @@ const LATE: SignedDuration = SignedDuration::from_hours(1);
 /// transactions that take their time.
 const QUIET: SignedDuration = SignedDuration::from_hours(2);
 
-/// Held until the transaction ends: an hour is either added up with a row or the row finds it added up without.
-const HOLD: &str = "SELECT until FROM usage_fold";
+/// Locked until the transaction ends: an hour is either added up with a row, or the row finds it added up without.
+const FOLDED_UNTIL: &str = "SELECT until FROM usage_fold";
 const MARK_LATE: &str = "
     INSERT INTO usage_late (hour) SELECT CAST(e.value->>0 AS BIGINT) FROM json_each($1) AS e WHERE true
     ON CONFLICT (hour) DO NOTHING";
 
 async fn hold(tx: &mut Tx) -> Result<i64, StoreError> {
-    tx.fetch_for_update(HOLD, &[]).await?.first().map_or_else(|| Err(lost()), |row| row.int(0))
+    tx.fetch_for_update(FOLDED_UNTIL, &[]).await?.first().map_or_else(|| Err(lost()), |row| row.int(0))
 }
 
 fn lost() -> StoreError {
@@ -117,8 +116,14 @@ const LATE_HOURS: &str = "SELECT hour FROM usage_late WHERE hour >= $1 AND hour 
 impl Folded {
     /// As far as a report from then until then is concerned.
     pub(super) async fn read(store: &Store, from: Timestamp, until: Timestamp) -> Result<Self, StoreError> {
-        let late = store.fetch(LATE_HOURS, &[from.as_millisecond().into(), until.as_millisecond().into()]).await?;
-        let until = store.fetch_optional(HOLD, &[]).await?.ok_or_else(lost)?.int(0)?;
+        let params = [from.as_millisecond().into(), until.as_millisecond().into()];
+        // First: an hour that is added up again in between is then read row by row, and not missed.
+        let late = store.fetch(LATE_HOURS, &params).await?;
+        Self::of(&late, store.fetch_optional(FOLDED_UNTIL, &[]).await?)
+    }
+
+    fn of(late: &[Row], until: Option<Row>) -> Result<Self, StoreError> {
+        let until = until.ok_or_else(lost)?.int(0)?;
         Ok(Self { until, late: late.iter().map(|row| row.int(0)).collect::<Result<_, _>>()? })
     }
 
@@ -169,40 +174,37 @@ pub(in crate::spend) async fn sweep_hours(store: &Store, before: Timestamp) -> R
     Ok(())
 }
 
-/// What was added up is compared with its rows, in whole hours.
-const HOURS_APART: &str = "SELECT x.hour, CAST(SUM(x.charge) AS BIGINT) FROM (
-        SELECT hour, charge, requests FROM usage_hour WHERE hour >= $1 AND hour < $2
-        UNION ALL SELECT started_at - started_at % 3600000, -charge, -1 FROM usage
-            WHERE started_at >= $1 AND started_at < $2
-    ) AS x GROUP BY x.hour HAVING SUM(x.charge) <> 0 OR SUM(x.requests) <> 0 ORDER BY x.hour";
+/// An hour that is added up, compared with its rows.
+const HOUR_APART: &str = "SELECT CAST(SUM(x.charge) AS BIGINT) FROM (
+        SELECT charge, requests FROM usage_hour WHERE hour = $1
+        UNION ALL SELECT -charge, -1 FROM usage WHERE started_at >= $1 AND started_at < $2
+    ) AS x HAVING SUM(x.charge) <> 0 OR SUM(x.requests) <> 0";
 
-/// Hours from then until then, beginnings of hours both, that are added up wrongly.
-pub(in crate::spend) async fn hour_differences(
-    store: &Store,
+/// The hours from then until then that are added up wrongly, and by how much their charges are too large together.
+pub(in crate::spend) async fn hours_apart(
+    tx: &mut Tx,
     from: Timestamp,
     until: Timestamp,
-) -> Result<Vec<Difference>, StoreError> {
-    let folded = Folded::read(store, from, until).await?;
-    let mut differences = Vec::new();
-    let days = std::iter::successors(Some(from), |start| Some(Width::Day.later(Width::Day.start(*start), 1)));
-    for start in days.take_while(|start| *start < until) {
-        let end = Width::Day.later(Width::Day.start(start), 1).min(until);
-        let spans = folded.spans(start.as_millisecond(), end.as_millisecond());
-        for span in spans.into_iter().filter(|span| span.folded) {
-            let rows = store.fetch(HOURS_APART, &[span.from.into(), span.until.into()]).await?;
-            for row in &rows {
-                let hour = Timestamp::from_millisecond(row.int(0)?).unwrap_or(start);
-                differences.push(Difference {
-                    account: "everyone".to_owned(),
-                    period: hour.to_string(),
-                    counter: "reported",
-                    excess: Money::from_nano(row.int(1)?),
-                });
+) -> Result<Vec<(Timestamp, Money)>, StoreError> {
+    let params = [from.as_millisecond().into(), until.as_millisecond().into()];
+    let late = tx.fetch(LATE_HOURS, &params).await?;
+    let folded = Folded::of(&late, tx.fetch_optional(FOLDED_UNTIL, &[]).await?)?;
+    let (start, end) = (Width::Hour.start(from).as_millisecond(), until.as_millisecond());
+    let mut apart = Vec::new();
+    for Span { from, until, .. } in folded.spans(start, end).into_iter().filter(|span| span.folded) {
+        for hour in (from..until).step_by(HOUR_MILLIS) {
+            let row = tx.fetch_optional(HOUR_APART, &[hour.into(), (hour + Width::Hour.millis()).into()]).await?;
+            if let Some(row) = row {
+                let hour = Timestamp::from_millisecond(hour);
+                let hour = hour.map_err(|_| StoreError::inconsistent("usage_hour.hour".to_owned()))?;
+                apart.push((hour, Money::from_nano(row.int(0)?)));
             }
         }
     }
-    Ok(differences)
+    Ok(apart)
 }
+
+const HOUR_MILLIS: usize = 3_600_000;
 
 #[cfg(test)]
 mod tests {

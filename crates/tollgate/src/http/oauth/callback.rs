@@ -7,7 +7,6 @@ use http::{HeaderMap, StatusCode, header};
 use url::form_urlencoded;
 
 use super::device::out_of_order;
-use super::error::tell;
 use super::page::Words;
 use super::{Surface, asker, cookie};
 use crate::http::layers::RequestFacts;
@@ -39,10 +38,7 @@ pub(super) async fn finish(
             page
         }
         // The cookie stays: the same link can be tried again when the store is back.
-        Err(error) => {
-            tell(&error, &facts);
-            out_of_order(&surface, &facts)
-        }
+        Err(error) => out_of_order(&surface, &error, &facts),
     }
 }
 

@@ -281,7 +281,7 @@ fn read(query: &Query, kind: &Kind, now: Timestamp) -> Result<Page, Error> {
 
 fn read_groups(query: &Query, kind: &Kind) -> Result<(Vec<&'static str>, Vec<Dimension>), Error> {
     let (mut groups, mut by) = (Vec::new(), Vec::new());
-    for word in query.all("group_by") {
+    for word in query.all_even_bare("group_by") {
         let Some((name, dimensions)) = kind.groups.iter().find(|(name, _)| *name == word) else {
             let names: Vec<&str> = kind.groups.iter().map(|(name, _)| *name).collect();
             return Err(Error::Invalid(format!("group_by[]: must be one of {}", names.join(", "))));
@@ -297,11 +297,11 @@ fn read_groups(query: &Query, kind: &Kind) -> Result<(Vec<&'static str>, Vec<Dim
 fn read_filters(query: &Query, kind: &Kind) -> Result<Vec<(Dimension, Vec<String>)>, Error> {
     // Known there and nothing here: to leave them aside would answer another question than was asked.
     for unknown in ["api_key_ids", "inference_geos", "service_account_ids", "service_tiers"] {
-        if !query.all(unknown).is_empty() {
+        if !query.all_even_bare(unknown).is_empty() {
             return Err(Error::Invalid(format!("{unknown}[]: this gateway does not tell requests apart by it")));
         }
     }
-    let words = |name| query.all(name).into_iter().map(str::to_owned).collect::<Vec<String>>();
+    let words = |name| query.all_even_bare(name).into_iter().map(str::to_owned).collect::<Vec<String>>();
     let all = kind.filters.iter().map(|(name, dimension)| (*dimension, words(name)));
     Ok(all.filter(|(_, words)| !words.is_empty()).collect())
 }

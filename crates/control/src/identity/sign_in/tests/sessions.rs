@@ -341,6 +341,16 @@ async fn a_rotated_secret_is_good_for_bearers_refresh_tokens_and_states_until_it
 }
 
 #[tokio::test]
+async fn what_one_client_was_given_to_refresh_with_is_never_sent_as_another() {
+    let (mut house, tokens) = House::refreshing().await;
+    house.oidc.client_id = "another".to_owned();
+    let asked = house.provider.asked_for("/token");
+    let house = house.restarted(&[SECRET]).await;
+    assert_eq!(house.refresh(&tokens).await.err(), Some(RefreshError::Ended));
+    assert_eq!(house.provider.asked_for("/token"), asked);
+}
+
+#[tokio::test]
 async fn sessions_are_listed_in_order_of_creation() {
     let house = House::open(|_| {}).await;
     for sub in ["a", "b", "a"] {

@@ -4,7 +4,7 @@
 mod aws;
 mod bedrock;
 mod chain;
-mod client;
+mod expiry;
 mod federation;
 mod foundry;
 mod mocks;

@@ -11,3 +11,4 @@ mod pools;
 mod random;
 mod replicas;
 mod settlements;
+mod unheard;

@@ -13,6 +13,7 @@ on_both_databases!(
     what_a_dead_process_had_leased_and_not_used_is_given_back,
     what_was_in_flight_when_its_process_died_is_charged_to_its_pool_too,
     what_a_dead_process_left_is_charged_at_its_estimate_and_the_late_truth_replaces_it_once,
+    however_much_dead_processes_left_is_settled_before_anything_is_admitted,
 );
 
 async fn what_a_dead_process_had_leased_and_not_used_is_given_back(database: Database) {
@@ -56,6 +57,35 @@ async fn what_was_in_flight_when_its_process_died_is_charged_to_its_pool_too(dat
     running.house.ledger.flush().await;
     assert!(reserved > 0);
     assert_eq!(running.house.of_pool("eng").await, (reserved, 0));
+    running.house.verify().await;
+    running.end().await;
+}
+
+async fn however_much_dead_processes_left_is_settled_before_anything_is_admitted(database: Database) {
+    let database = database.fresh().await;
+    let store = store_config(&database);
+    let clock = Arc::new(TestClock::at("2026-11-22T12:00:00Z".parse().unwrap()));
+    let config = config(Duration::ZERO);
+    let before = run(&store, Some(database), clock.clone(), &config).await;
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)";
+    for insert in [
+        "INSERT INTO reservation (id, account, day, week, month, amount, replica, expires_at, started_at, principal,
+             groups, model, model_asked)
+         {rows} SELECT '00000000-0000-4000-8000-' || SUBSTR(CAST(1000000000000 + i AS TEXT), 2), 'user:alice',
+             '2026-11-22', '2026-W47', '2026-11', 5, 'dead', 0, 0, 'alice', '[]', 'm', 'm' FROM n",
+        "INSERT INTO lease (replica, account, day, week, month, amount, expires_at)
+         {rows} SELECT 'dead ' || i, 'user:alice', '2026-11-22', '2026-W47', '2026-11', 7, 0 FROM n",
+        "INSERT INTO account (period, id, settled, reserved)
+         VALUES ('2026-11-22', 'user:alice', 0, 14400), ('2026-W47', 'user:alice', 0, 14400),
+                ('2026-11', 'user:alice', 0, 14400)",
+    ] {
+        before.house.store.execute(&insert.replace("{rows}", rows), &[]).await.unwrap();
+    }
+    before.house.verify().await;
+    let database = before.kill().await;
+    let running = run(&store, database, clock, &config).await;
+    running.house.ledger.flush().await;
+    assert_eq!(running.house.balance("alice").await, (6_000, 0));
     running.house.verify().await;
     running.end().await;
 }

@@ -31,6 +31,7 @@ async fn a_grant_that_its_caller_never_took_is_given_back(database: Database) {
     drop(asking);
     house.ledger.flush().await;
     assert_eq!(house.balance("alice").await, (0, 0));
+    assert_eq!(house.number("SELECT COUNT(*) FROM usage").await, 0, "it was never made");
     house.verify().await;
     running.end().await;
 }

@@ -14,6 +14,10 @@ use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 use super::http::unused_port;
 
+mod relay;
+
+pub(crate) use relay::Relay;
+
 /// The two kinds of database a gateway can keep its state in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Database {

@@ -13,6 +13,8 @@ mod candidates;
 mod cloud;
 pub mod credential;
 mod failure;
+#[cfg(test)]
+mod golden;
 mod health;
 mod load_test;
 mod messages_api;

@@ -228,6 +228,10 @@ impl<P: Provider> Cloud<P> {
         if !is_stream {
             return Ok(Answer::arriving(Response::from_parts(head, body)));
         }
+        // Nobody asked for one, and events cannot be told apart in it.
+        if let Some(encoding) = head.headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
+            return Err(Failure::Interrupted(format!("it answered with a stream in the encoding {encoding:?}")));
+        }
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         head.headers.remove(CONTENT_LENGTH);

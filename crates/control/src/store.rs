@@ -77,10 +77,15 @@ pub type Statement<'a> = (&'a str, &'a [Param<'a>]);
 enum Commit {
     Durable,
     Lazy,
+    /// There is nothing to commit: it only reads, and sees the database as it was when it began.
+    Snapshot,
 }
 
 /// No statement, and no wait for a connection, takes longer than this.
 pub const STATEMENT_BUDGET: Duration = Duration::from_secs(2);
+
+/// How many rows one statement of [`Store::execute_in_portions`] touches at the most.
+pub const PORTION: u64 = 2000;
 
 impl Store {
     /// Connects (three attempts, two seconds apart, for PostgreSQL), takes the file lock (SQLite) and migrates.
@@ -122,6 +127,22 @@ impl Store {
         }
     }
 
+    /// Repeats a statement that touches at most [`PORTION`] rows (its text says so) until there are no more, and returns how
+    /// many it touched in all: however many have gathered, none of them takes long.
+    ///
+    /// # Errors
+    /// As [`Store::execute`]; what was done until then stays done.
+    pub async fn execute_in_portions(&self, sql: &str, params: &[Param<'_>]) -> Result<u64, StoreError> {
+        let mut touched = 0;
+        loop {
+            let portion = self.execute(sql, params).await?;
+            touched += portion;
+            if portion < PORTION {
+                return Ok(touched);
+            }
+        }
+    }
+
     /// Runs one statement by itself and returns its rows.
     ///
     /// # Errors
@@ -156,6 +177,15 @@ impl Store {
     /// As [`Store::begin`].
     pub async fn begin_lazily(&self) -> Result<Tx, StoreError> {
         self.begin_with(Commit::Lazy).await
+    }
+
+    /// Begins a transaction that only reads: all its statements see the database as it was at the first of them, whatever is
+    /// committed meanwhile.
+    ///
+    /// # Errors
+    /// As [`Store::begin`].
+    pub async fn begin_snapshot(&self) -> Result<Tx, StoreError> {
+        self.begin_with(Commit::Snapshot).await
     }
 
     async fn begin_with(&self, commit: Commit) -> Result<Tx, StoreError> {

@@ -107,6 +107,9 @@ pub enum Failure {
     /// The client stopped sending its body.
     #[error("the request body ended early")]
     BodyCut,
+    /// The client has sent nothing more of its body for so long.
+    #[error("nothing came of the request body for {} s", .0.as_secs())]
+    BodyStalled(Duration),
     /// The caller may not use the model.
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -185,6 +188,7 @@ impl Failure {
             | Self::Unserved(_)
             | Self::Blocked { refusal: Refusal::Unbounded(_), .. } => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyStalled(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Blocked { .. } | Self::Full(Full::Person) => StatusCode::TOO_MANY_REQUESTS,
             Self::Overloaded { .. } | Self::Stopping | Self::Full(Full::Gateway) => {
                 StatusCode::from_u16(529).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)

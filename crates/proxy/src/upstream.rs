@@ -344,6 +344,7 @@ impl Upstreams {
         sent: &Sent,
     ) -> Result<Answer, Failure> {
         let proof = api.proof().await.map_err(|NoCredential(why)| Failure::Uncredentialed(why))?;
+        let shown = proof.1.clone();
         let request = api.request(call, model_id, proof, sent.clone());
         let request = request.map_err(|error| Failure::Unsendable(error.to_string()))?;
         let response =
@@ -353,6 +354,12 @@ impl Upstreams {
                     None => Failure::Interrupted(chain(&error)),
                 },
             )?;
+        if response.status() == StatusCode::UNAUTHORIZED && api.refused(&shown) {
+            tracing::warn!(
+                upstream = upstream.name,
+                "its credential is not shown again: the next request fetches another"
+            );
+        }
         let mut answer = Failure::judge(Answer::arriving(response), &upstream.failover_on)?;
         if answer.status() == StatusCode::BAD_REQUEST {
             let message = answer.error_message().await.map_err(|error| Failure::Interrupted(chain(&error)))?;

@@ -14,7 +14,7 @@ use control::clock::{Clock, SystemClock};
 use control::connect::Egress;
 use control::identity::sign_in::{self, SignIn};
 use control::limit::Counters;
-use control::policy::Policies;
+use control::policy::{self, Policies};
 use control::spend::upkeep::Proof;
 use control::spend::{Caps, Ledger, Prices, Report, Upkeep};
 use control::store::Store;
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::catalog::Catalog;
 
-use crate::config::{Config, Loaded, Remark};
+use crate::config::{Config, Lines, Loaded, Remark};
 use crate::http::admin::{self, Admins};
 use crate::http::caller::Wall;
 use crate::http::documents::{self, Landing};
@@ -80,7 +80,7 @@ pub async fn start_at(
     audit_out: impl Write + Send + 'static,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<Gateway> {
-    let Loaded { mut config, warnings, digest, path, lines: _ } = loaded;
+    let Loaded { mut config, warnings, digest, path, lines } = loaded;
     let audit = AuditLog::to(audit_out, Arc::clone(&clock)).context("the audit's thread cannot be started")?;
     let load = Event::ConfigLoad { path: &path.display().to_string(), sha256: &digest };
     audit.emit(None, &load);
@@ -100,7 +100,7 @@ pub async fn start_at(
     let summary = summary(&config);
     let metrics_at = config.metrics.clone();
     // On the heap: it holds the whole configuration, and every caller of this function would hold it too.
-    let rooms = Box::pin(building.rooms(config)).await?;
+    let rooms = Box::pin(building.rooms(config, &lines)).await?;
     let metrics = match metrics_at {
         Some(at) => Some(Server::start(serve::bind_metrics(&at)?, None, rooms.metrics, &building.tasks).await?),
         None => None,
@@ -122,14 +122,14 @@ pub fn check(loaded: Loaded) -> anyhow::Result<Vec<Remark>> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     Upstreams::new(config.upstreams, &catalog, &egress, &clock).map_err(|error| anyhow!("{error}"))?;
     let (_, of_policies) = Policies::compile(config.policy, catalog);
-    let located = |warning: control::policy::Warning| Remark {
-        line: lines.find(&warning.path),
-        path: warning.path,
-        message: warning.message,
-    };
-    warnings.extend(of_policies.into_iter().map(located));
+    warnings.extend(of_policies.into_iter().map(|warning| located(warning, &lines)));
     warnings.sort_by_key(|warning| warning.line);
     Ok(warnings)
+}
+
+/// With the line of the file that it speaks of.
+fn located(warning: policy::Warning, lines: &Lines) -> Remark {
+    Remark { line: lines.find(&warning.path), path: warning.path, message: warning.message }
 }
 
 /// Proves the books of the ledger: counters equal what their rows add up to.
@@ -243,7 +243,7 @@ impl Building {
         }
     }
 
-    async fn rooms(&self, config: Config) -> anyhow::Result<Rooms> {
+    async fn rooms(&self, config: Config, lines: &Lines) -> anyhow::Result<Rooms> {
         let egress = Egress::new(&config.connect).map_err(|error| anyhow!(error))?;
         let origin = config.session.issuer.clone();
         let tls = config.listen.tls.clone();
@@ -258,7 +258,7 @@ impl Building {
         let catalog = Arc::new(catalog);
         let (policies, warnings) = Policies::compile(config.policy, Arc::clone(&catalog));
         let policies = Arc::new(policies);
-        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        warnings.into_iter().for_each(|warning| tracing::warn!("{}", located(warning, lines)));
 
         let admin_groups = config.admin.as_ref().map(|admin| admin.groups.clone()).unwrap_or_default();
         let blocked_message = config.admin.as_ref().and_then(|admin| admin.spend.blocked_message.clone());

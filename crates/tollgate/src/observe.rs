@@ -61,8 +61,8 @@ struct Text {
 
 impl Text {
     fn add(&mut self, field: &Field, value: &str) {
-        // One event, one line: what came from outside must not be able to write lines of its own.
-        let value = value.replace(['\n', '\r'], " ");
+        // One event, one line: what came from outside must neither write lines of its own nor speak to a terminal.
+        let value = value.replace(char::is_control, " ");
         if field.name() == "message" {
             self.message = value;
         } else {

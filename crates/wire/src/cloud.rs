@@ -114,6 +114,20 @@ pub fn is_unknown_model(text: &str) -> bool {
         || text.contains("support counting tokens")
 }
 
+/// Whether a refusal speaks of the credential itself, which has ended or was revoked, and not of what its holder may do:
+/// every 401, and Amazon's 403 that say so
+/// (<https://docs.aws.amazon.com/bedrock/latest/APIReference/CommonErrors.html>).
+#[must_use]
+pub fn is_stale_credential(status: u16, text: &str) -> bool {
+    status == 401 || status == 403 && is_stale_token(text)
+}
+
+/// Whether Amazon says that temporary keys have ended or are not known any more.
+#[must_use]
+pub fn is_stale_token(text: &str) -> bool {
+    text.contains("security token included in the request")
+}
+
 /// What a refusal says is not known there, where it says so.
 #[must_use]
 pub fn unknown(text: &str) -> Option<Unknown> {
@@ -216,6 +230,18 @@ mod tests {
             assert_eq!(text(body.as_bytes()).as_deref(), Some("why"), "{body}");
         }
         assert_eq!(text(b"<html>"), None);
+    }
+
+    #[test]
+    fn a_credential_that_has_ended_is_told_from_one_that_may_not() {
+        assert!(is_stale_credential(401, ""));
+        assert!(is_stale_credential(403, "The security token included in the request is expired"));
+        assert!(is_stale_credential(403, "The security token included in the request is invalid."));
+        assert!(!is_stale_credential(
+            403,
+            "User: arn:aws:iam::1:user/x is not authorized to perform: bedrock:InvokeModel"
+        ));
+        assert!(!is_stale_credential(400, "The security token included in the request is expired"));
     }
 
     #[test]

@@ -8,8 +8,7 @@ mod table;
 
 use serde_json::{Map, Value};
 
-pub use spelling::nearest;
-pub(crate) use table::Names;
+pub use spelling::{distance, nearest};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -100,14 +100,15 @@ pub async fn admin_changes(
     Ok((events, has_more))
 }
 
-const SWEEP: &str = "DELETE FROM admin_audit WHERE at < $1";
+const SWEEP: &str =
+    "DELETE FROM admin_audit WHERE id IN (SELECT id FROM admin_audit WHERE at < $1 ORDER BY id LIMIT 2000)";
 
 /// Removes changes older than `before`; gives how many there were.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn sweep_admin_changes(store: &Store, before: Timestamp) -> Result<u64, StoreError> {
-    store.execute(SWEEP, &[before.as_millisecond().into()]).await
+    store.execute_in_portions(SWEEP, &[before.as_millisecond().into()]).await
 }
 
 const RENAME: &str = "UPDATE admin_audit SET target = $1 WHERE target = $2";

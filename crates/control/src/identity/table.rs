@@ -28,7 +28,8 @@ const POLL: &str = "UPDATE device_grants SET polled_at = $1
 
 const STATE: &str = "SELECT state FROM device_grants WHERE code_hash = $1 AND expires_at > $2";
 
-const SWEEP: &str = "DELETE FROM device_grants WHERE expires_at <= $1";
+const SWEEP: &str = "DELETE FROM device_grants WHERE code_hash IN
+    (SELECT code_hash FROM device_grants WHERE expires_at <= $1 LIMIT 2000)";
 
 /// A grant as it is first written.
 pub(super) struct NewGrant<'a> {
@@ -112,5 +113,5 @@ pub(super) async fn is_decided(store: &Store, code_hash: &str, now: i64) -> Resu
 }
 
 pub(super) async fn sweep(store: &Store, now: i64) -> Result<u64, StoreError> {
-    store.execute(SWEEP, &[now.into()]).await
+    store.execute_in_portions(SWEEP, &[now.into()]).await
 }

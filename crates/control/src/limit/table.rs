@@ -11,7 +11,8 @@ const HIT: &str = "INSERT INTO rate_limits (bucket, hits, resets_at) VALUES ($1,
 
 const STANDING: &str = "SELECT hits, resets_at FROM rate_limits WHERE bucket = $1 AND resets_at > $2";
 
-const SWEEP: &str = "DELETE FROM rate_limits WHERE resets_at <= $1";
+const SWEEP: &str = "DELETE FROM rate_limits WHERE bucket IN
+    (SELECT bucket FROM rate_limits WHERE resets_at <= $1 LIMIT 2000)";
 
 /// Hits of the window so far, and when it ends.
 pub(super) async fn hit(store: &Store, bucket: &str, resets_at: i64, now: i64) -> Result<(i64, i64), StoreError> {
@@ -28,5 +29,5 @@ pub(super) async fn standing(store: &Store, bucket: &str, now: i64) -> Result<Op
 }
 
 pub(super) async fn sweep(store: &Store, now: i64) -> Result<u64, StoreError> {
-    store.execute(SWEEP, &[Param::Int(now)]).await
+    store.execute_in_portions(SWEEP, &[Param::Int(now)]).await
 }

@@ -30,7 +30,7 @@ pub use self::figures::{Blocked, Figures};
 pub use self::reservation::{Reservation, Settlement};
 pub use self::writer::Writer;
 
-use self::batch::{Ask, Entry, Granted, Record, Verdict};
+use self::batch::{Aside, Ask, Entry, Granted, Record, Verdict};
 use self::figures::Board;
 use self::local::{Accounts, Wanted};
 use super::estimate::Estimates;
@@ -252,25 +252,30 @@ impl Ledger {
             Way::Free => (None, false),
             Way::Leased(standing) => (standing, true),
         };
-        shared.enter(Entry::Admit { record: Arc::clone(&record), amount, leased });
+        shared.enter(Entry::Admit { aside: Aside { record: Arc::clone(&record), amount, pool: None }, leased });
         Ok(Reservation::new(Arc::clone(shared), record, admission.quotes, amount, standing))
     }
 
     async fn ask(&self, record: &Arc<Record>, amount: Money) -> Result<Granted, Refusal> {
         let shared = &self.shared;
         if shared.board.down.load(Ordering::Relaxed) {
-            return shared.ungranted(record);
+            return shared.ungranted(record, amount);
         }
         let (reply, verdict) = oneshot::channel();
         let deadline = shared.instant() + shared.wait;
         shared.enter(Entry::Ask(Ask { record: Arc::clone(record), amount, deadline, reply }));
         match verdict.await {
-            Ok(Verdict::Granted(grant)) => Ok(grant.take()),
+            Ok(Verdict::Granted(grant)) => Ok(grant.take().unwrap_or_default()),
             Ok(Verdict::Over(standing)) => Err(Refusal::Over(standing)),
             Ok(Verdict::TooDear(standing)) => Err(Refusal::TooDear { standing, bound: amount }),
             Ok(Verdict::InFlight) => Err(Refusal::InFlight { retry_after: COME_BACK }),
+            Ok(Verdict::Unavailable(doubt)) => {
+                let granted = shared.ungranted(record, amount)?;
+                doubt.take();
+                Ok(granted)
+            }
             // A writer that has ended can record nothing either.
-            Ok(Verdict::Unavailable) | Err(_) => shared.ungranted(record),
+            Err(_) => shared.ungranted(record, amount),
         }
     }
 
@@ -395,10 +400,12 @@ impl Shared {
         if self.fail_closed { Err(Refusal::Unavailable) } else { Ok(()) }
     }
 
-    /// For a request that nobody could decide about. When it goes ahead, its charge is counted when the database is back.
-    fn ungranted(&self, record: &Record) -> Result<Granted, Refusal> {
+    /// For a request that nobody could decide about. When it goes ahead, it is counted when the database is back.
+    fn ungranted(&self, record: &Arc<Record>, amount: Money) -> Result<Granted, Refusal> {
         self.without_database()?;
         let pool = self.caps.pools(&record.principal).into_iter().next().map(|pool| pool.account);
+        let aside = Aside { record: Arc::clone(record), amount, pool: pool.clone() };
+        self.enter(Entry::Admit { aside, leased: false });
         Ok(Granted { standing: None, pool })
     }
 

@@ -2,13 +2,16 @@
 //!
 //! Knows the tables of spend; knows nothing of sessions, which end before somebody is erased.
 
-use std::fmt;
+mod proof;
+
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Money, Period, table};
+pub use self::proof::{Difference, Proof};
+
+use super::{Period, table};
 use crate::audit;
 use crate::clock::Clock;
 use crate::identity::admin_key::WriteAccess;
@@ -41,28 +44,6 @@ pub struct Upkeep {
     retention: Retention,
 }
 
-/// A counter that is not what its rows add up to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    /// The account: `user:<subject>` or `pool:<group>`.
-    pub account: String,
-    /// The period's name.
-    pub period: String,
-    /// `settled`, which is the sum of usage rows, or `reserved`, which is that of reservations and leases.
-    pub counter: &'static str,
-    /// How much the counter is above its rows; below, when negative.
-    pub excess: Money,
-}
-
-/// What a proof of the books has found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Proof {
-    /// Periods whose usage rows are all there, and so were added up.
-    pub periods: usize,
-    /// None when the books are right.
-    pub differences: Vec<Difference>,
-}
-
 /// Somebody who is no longer known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Erased {
@@ -90,7 +71,9 @@ impl Upkeep {
         let before = |days: u16| now - SignedDuration::from_hours(24 * i64::from(days));
         let mut removed = table::sweep_usage(&self.store, before(self.retention.usage_days)).await?;
         removed += table::sweep_principals(&self.store, before(self.retention.identity_days)).await?;
-        removed += table::sweep_accounts(&self.store, &self.oldest_periods(now)).await?;
+        for oldest in self.oldest_periods(now) {
+            removed += table::sweep_accounts(&self.store, &oldest).await?;
+        }
         removed += audit::sweep_admin_changes(&self.store, before(self.retention.audit_days)).await?;
         Ok(removed)
     }
@@ -101,27 +84,6 @@ impl Upkeep {
         let oldest = today.checked_sub(i32::from(self.retention.spend_months).months()).unwrap_or(today);
         let oldest = oldest.to_zoned(jiff::tz::TimeZone::UTC).map_or(now, |zoned| zoned.timestamp());
         Period::ALL.map(|period| period.key(oldest))
-    }
-
-    /// Adds up the rows of every period that lies within the retention of usage rows, and compares. May be asked while
-    /// the gateway is at work: every comparison is one statement.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn verify(&self) -> Result<Proof, StoreError> {
-        let now = self.clock.now();
-        let kept = now - SignedDuration::from_hours(24 * i64::from(self.retention.usage_days));
-        let mut proof = Proof { periods: 0, differences: table::reserved_differences(&self.store).await? };
-        for period in Period::ALL {
-            let mut at = now;
-            while period.starts(at) >= kept {
-                let found = table::settled_differences(&self.store, period, at).await?;
-                proof.periods += 1;
-                proof.differences.extend(found);
-                at = period.starts(at) - SignedDuration::from_millis(1);
-            }
-        }
-        Ok(proof)
     }
 
     /// Forgets who somebody is: the name and address go, usage rows and totals stay under a pseudonym that nothing leads
@@ -148,39 +110,5 @@ impl Upkeep {
         audit::record_admin_change(&mut tx, &change).await?;
         tx.commit().await?;
         Ok(Erased { was_known: known || accounts > 0 || usage_rows > 0, pseudonym, usage_rows })
-    }
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { account, period, counter, excess } = self;
-        let (apart, side) = match excess.nano() {
-            below @ i64::MIN..0 => (Money::from_nano(below.saturating_neg()), "less"),
-            _ => (*excess, "more"),
-        };
-        write!(f, "{account} in {period}: {counter} is {apart} {side} than its rows")
-    }
-}
-
-impl Proof {
-    /// Whether every counter is what its rows add up to.
-    #[must_use]
-    pub fn holds(&self) -> bool {
-        self.differences.is_empty()
-    }
-
-    /// The proof as one JSON object; amounts are nano-dollars.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        let difference = |found: &Difference| {
-            json!({
-                "account": found.account,
-                "period": found.period,
-                "counter": found.counter,
-                "excess_nano_usd": found.excess.nano(),
-            })
-        };
-        let differences: Vec<Value> = self.differences.iter().map(difference).collect();
-        json!({ "holds": self.holds(), "periods": self.periods, "differences": differences })
     }
 }

@@ -100,6 +100,7 @@ impl Postgres {
             Commit::Durable => "BEGIN",
             // One round trip for both.
             Commit::Lazy => "BEGIN; SET LOCAL synchronous_commit TO off",
+            Commit::Snapshot => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         };
         Ok(PostgresTx { client: Some(Box::new(client)), begin: Some(begin) })
     }

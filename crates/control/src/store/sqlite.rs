@@ -203,7 +203,9 @@ fn serve(mut connection: Connection, inbox: &Receiver<Job>) {
     while let Ok(job) = inbox.recv() {
         match job {
             Job::Run(task) => run(&connection, task),
-            Job::Begin(Commit::Durable, statements, begun) => transaction(&mut connection, &statements, begun),
+            Job::Begin(Commit::Durable | Commit::Snapshot, statements, begun) => {
+                transaction(&mut connection, &statements, begun);
+            }
             Job::Begin(Commit::Lazy, statements, begun) => {
                 // The commit is in the log, which is written to disk with the next durable one. A pragma fails only on
                 // a connection that is lost anyway.

@@ -1,6 +1,7 @@
 //! The first phase: read the request, and prove that its caller may send it and can afford it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use control::policy::permit::Permit;
@@ -150,6 +151,9 @@ fn blocked(inference: &Inference, refusal: Refusal) -> Failure {
     Failure::Blocked { refusal, retry_after }
 }
 
+/// A client may pause for so long while it sends its body. One that has vanished would keep its seat for ever.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 /// The whole body in one piece; without a copy when it came in one.
 async fn read<B>(mut body: B, limit: u64) -> Result<Bytes, Failure>
 where
@@ -161,7 +165,9 @@ where
     }
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    loop {
+        let frame = tokio::time::timeout(LONGEST_PAUSE, body.frame()).await;
+        let Some(frame) = frame.map_err(|_| Failure::BodyStalled(LONGEST_PAUSE))? else { break };
         let Ok(data) = frame.map_err(|_| Failure::BodyCut)?.into_data() else { continue };
         if (first.len() + all.len() + data.len()) as u64 > limit {
             return Err(Failure::TooLarge);

@@ -39,6 +39,7 @@ pub(super) async fn attempt(tab: &mut Tab, admitted: Admitted) -> Result<Answere
             Ok(answer) => {
                 trial.succeeded();
                 tab.tried("served", Some(answer.status().as_u16()));
+                tell_odd(&facts.request_id, &upstream, &answer);
                 tab.move_in(candidate, admitted.candidates().first());
                 return Ok(Answered { upstream, answer });
             }
@@ -58,6 +59,18 @@ pub(super) async fn attempt(tab: &mut Tab, admitted: Admitted) -> Result<Answere
         Verdict::Relay(upstream, answer) => Ok(Answered { upstream, answer }),
         Verdict::Overloaded { retry_after } => Err(Failure::Overloaded { retry_after }),
         Verdict::Exhausted => Err(Failure::Exhausted { configured: inference.upstreams.count() }),
+    }
+}
+
+/// Relayed all the same: whether an answer makes sense is the client's matter. An operator should know of it.
+fn tell_odd(request_id: &str, upstream: &Upstream, answer: &Answer) {
+    let (upstream, status) = (upstream.name(), answer.status());
+    if status.is_redirection() {
+        let status = status.as_u16();
+        tracing::warn!(request_id, upstream, status, "upstream redirects, which is not followed: check its base_url");
+    } else if status.is_success() && !answer.is_of_messages_api() {
+        let media_type: String = answer.content_type().unwrap_or("nothing").chars().take(100).collect();
+        tracing::warn!(request_id, upstream, "upstream answered with {media_type}, which is not of the Messages API");
     }
 }
 

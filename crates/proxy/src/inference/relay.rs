@@ -52,7 +52,7 @@ pin_project! {
 #[derive(Debug, thiserror::Error)]
 pub enum Interrupted {
     /// The upstream's connection broke.
-    #[error("the upstream broke off its answer: {0}")]
+    #[error("the upstream broke off its answer")]
     Upstream(#[from] AnswerError),
     /// The upstream has sent nothing for so long (`idle_ms`).
     #[error("the upstream has sent nothing for {} s", .0.as_secs_f64())]
@@ -85,6 +85,8 @@ struct Witness {
 struct Listener {
     meter: Meter,
     is_stream: bool,
+    /// It says that it is a JSON document.
+    is_document: bool,
     told: (Source, u64),
 }
 
@@ -103,6 +105,7 @@ pub(super) fn relay(mut tab: Tab, answered: Answered) -> Answer {
     let listener = is_metered.then(|| Listener {
         meter: Meter::new(answer.content_type(), answer.content_encoding()),
         is_stream,
+        is_document: !is_stream && answer.is_of_messages_api(),
         told: (Source::None, 0),
     });
     // Nothing can be written into a compressed stream.
@@ -193,8 +196,7 @@ impl Body for Relay {
                 None => {
                     *this.body = None;
                     if this.witness.is_cut_short() {
-                        let why = AnswerError::Stream("it ended before its last event".to_owned());
-                        return Poll::Ready(Some(this.witness.broke(why)));
+                        return Poll::Ready(Some(this.witness.broke(cut_short())));
                     }
                     this.witness.conclude(None);
                     return Poll::Ready(None);
@@ -287,6 +289,10 @@ impl Witness {
     }
 }
 
+fn cut_short() -> AnswerError {
+    AnswerError::Stream("it ended before its last event".to_owned())
+}
+
 fn error_event(kind: ErrorType, text: &str, request_id: &str) -> Frame<Bytes> {
     let envelope = Envelope::new(kind, text).request_id(request_id).to_bytes();
     Frame::data([b"event: error\ndata: ", &envelope[..], b"\n\n"].concat().into())
@@ -310,7 +316,10 @@ impl Listener {
             (_, Some(outcome)) => outcome,
             (Some(_), None) => Outcome::Error,
             (None, None) if reading.complete || !self.is_stream => Outcome::Complete,
-            (None, None) => Outcome::UpstreamAborted,
+            (None, None) => {
+                tab.tell_broken_off(&cut_short().into());
+                Outcome::UpstreamAborted
+            }
         };
         if reading.clamped {
             tracing::warn!(
@@ -328,6 +337,9 @@ impl Listener {
             Source::Final if reading.is_final() && reading.prompt_stated => Charge::Used(usage),
             _ => Charge::Seen(usage),
         };
+        if broken.is_none() && self.is_document && !reading.complete {
+            tab.tell_half_document();
+        }
         if broken.is_none() && reading.source == Source::None && reading.error_type.is_none() {
             tab.tell_unmetered();
         }

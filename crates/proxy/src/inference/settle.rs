@@ -158,6 +158,8 @@ impl Tab {
         self.upstream = Some(Arc::clone(upstream));
         self.model_sent = Some(candidate.model_id.clone());
         self.asking = Some((Arc::clone(upstream), self.inference.clock.instant()));
+        // What the one before had is no work of this one.
+        self.sent = Sent::default();
         self.sent.clone()
     }
 
@@ -226,6 +228,12 @@ impl Tab {
         tracing::warn!(request_id = %self.facts.request_id, upstream, status, "answer broken off: {}", chain(why));
     }
 
+    /// The answer came to an end, but what came is not whole.
+    pub(super) fn tell_half_document(&self) {
+        let upstream = self.upstream.as_ref().map(|upstream| upstream.name());
+        tracing::warn!(request_id = %self.facts.request_id, upstream, "no whole JSON document could be read from the answer");
+    }
+
     /// The answer says nothing of its usage.
     pub(super) fn tell_unmetered(&self) {
         if let Some(upstream) = &self.upstream {
@@ -242,7 +250,7 @@ impl Tab {
         let (outcome, charge) = match failure {
             Failure::Stopping => (Outcome::Cut, self.charge_unanswered()),
             Failure::Overloaded { .. } | Failure::Exhausted { .. } => (Outcome::Error, Charge::Nothing),
-            Failure::BodyCut => (Outcome::ClientAborted, Charge::Nothing),
+            Failure::BodyCut | Failure::BodyStalled(_) => (Outcome::ClientAborted, Charge::Nothing),
             // Rejected for its own sake, or for want of a seat.
             _ => (Outcome::Rejected, Charge::Nothing),
         };
@@ -279,6 +287,11 @@ impl Tab {
         if !std::mem::replace(&mut self.open, false) {
             return;
         }
+        let charge = match charge {
+            // A canned answer costs nothing, also when nobody waited for its end (contract B10).
+            Charge::Seen(_) if self.inference.load_test.is_some() => Charge::Used(Usage::default()),
+            charge => charge,
+        };
         let ms = millis(self.since_received(self.inference.clock.instant()));
         let ttfb_ms = self.first_byte.map(|at| millis(self.since_received(at)));
         let (usage, estimated) = match charge {

@@ -105,8 +105,18 @@ impl Answer {
     /// It is a stream of server-sent events.
     #[must_use]
     pub fn is_event_stream(&self) -> bool {
-        let media_type = self.content_type().and_then(|value| value.split(';').next()).unwrap_or_default();
-        media_type.trim().eq_ignore_ascii_case("text/event-stream")
+        self.is_of_type("text/event-stream")
+    }
+
+    /// It is what the Messages API answers with.
+    #[must_use]
+    pub fn is_of_messages_api(&self) -> bool {
+        self.is_event_stream() || self.is_of_type("application/json")
+    }
+
+    fn is_of_type(&self, media_type: &str) -> bool {
+        let own = self.content_type().and_then(|value| value.split(';').next()).unwrap_or_default();
+        own.trim().eq_ignore_ascii_case(media_type)
     }
 
     /// Its `content-encoding`.

@@ -104,6 +104,12 @@ impl Anthropic {
         }
     }
 
+    /// It refused what was `shown`: another one is fetched for the next request. Whether it will be; what the configuration
+    /// holds stays.
+    pub(super) fn refused(&self, shown: &HeaderValue) -> bool {
+        matches!(&self.proof, Proof::Federated(tokens) if tokens.refused(shown))
+    }
+
     /// The request to send; `model_id` is what this upstream calls the model.
     pub(super) fn request(
         &self,

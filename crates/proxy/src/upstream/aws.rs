@@ -20,7 +20,6 @@ use control::connect::{Egress, chain};
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::OnceCell;
 
 use super::cloud::Unsigned;
 use super::renewed::{Fresh, NoCredential, Renewed};
@@ -99,9 +98,9 @@ pub(super) struct Signer {
     clock: Arc<dyn Clock>,
 }
 
-/// Amazon's own settings - environment, profiles - read when they are first needed.
+/// Amazon's own settings - environment, profiles - read anew whenever credentials are fetched: whoever signs in again or
+/// changes a key need not restart us.
 struct Amazon {
-    settings: OnceCell<SdkConfig>,
     region: String,
     client: SharedHttpClient,
 }
@@ -142,7 +141,7 @@ impl Authority {
             keys,
             chain: Renewed::new(Arc::clone(clock)),
             role: assume_role.map(|config| Role { config, sessions: Mutex::default() }),
-            amazon: Amazon { settings: OnceCell::new(), region, client },
+            amazon: Amazon { region, client },
             clock: Arc::clone(clock),
         })))
     }
@@ -171,6 +170,11 @@ impl Authority {
             Self::Signed(signer) => signer.sign(request, caller).await,
         }
     }
+
+    /// As [`super::cloud::Provider::refused`].
+    pub(super) fn refused(&self, shown: &HeaderValue, caller: &Caller<'_>) -> bool {
+        matches!(self, Self::Signed(signer) if signer.refused(shown, caller))
+    }
 }
 
 impl Signer {
@@ -181,6 +185,16 @@ impl Signer {
         };
         sign::sign(request, &credentials, &self.amazon.region, self.service, self.clock.now())
             .map_err(|error| NoCredential(format!("the request cannot be signed: {}", chain(&*error))))
+    }
+
+    fn refused(&self, shown: &HeaderValue, caller: &Caller<'_>) -> bool {
+        // A signature names the key, which is another one in each set of temporary keys.
+        let shown = shown.to_str().unwrap_or_default();
+        let is_shown = |keys: &Credentials| shown.contains(&format!("Credential={}/", keys.access_key_id()));
+        match &self.role {
+            None => self.chain.refused(is_shown),
+            Some(role) => role.kept(&role.config.session_name(caller)).is_some_and(|session| session.refused(is_shown)),
+        }
     }
 
     /// The credential that the configuration names.
@@ -208,13 +222,19 @@ impl Signer {
     async fn assume(&self, role: &AssumeRole, session_name: String) -> Result<Fresh<Credentials>, NoCredential> {
         let own = self.own().await?;
         let mut provider = AssumeRoleProvider::builder(&role.role_arn)
-            .configure(self.amazon.settings().await)
+            .configure(&self.amazon.settings().await)
             .session_name(session_name);
         if let Some(external_id) = &role.external_id {
             provider = provider.external_id(external_id);
         }
         let provider = provider.build_from_provider(Credentials::clone(&own)).await;
-        self.fresh(provider.provide_credentials().await)
+        let assumed = self.fresh(provider.provide_credentials().await);
+        if let Err(NoCredential(why)) = &assumed
+            && wire::cloud::is_stale_token(why)
+        {
+            self.chain.refused(|keys| keys.access_key_id() == own.access_key_id());
+        }
+        assumed
     }
 
     fn fresh(&self, provided: Result<Credentials, CredentialsError>) -> Result<Fresh<Credentials>, NoCredential> {
@@ -226,13 +246,9 @@ impl Signer {
 }
 
 impl Amazon {
-    async fn settings(&self) -> &SdkConfig {
-        let load = || {
-            let region = Region::new(self.region.clone());
-            let loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).region(region);
-            Box::pin(loader.http_client(self.client.clone()).load())
-        };
-        self.settings.get_or_init(load).await
+    async fn settings(&self) -> SdkConfig {
+        let loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).region(Region::new(self.region.clone()));
+        Box::pin(loader.http_client(self.client.clone()).load()).await
     }
 }
 
@@ -243,6 +259,10 @@ impl fmt::Debug for Amazon {
 }
 
 impl Role {
+    fn kept(&self, name: &str) -> Option<Arc<Renewed<Credentials>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
     fn session(&self, name: &str, new: impl FnOnce() -> Renewed<Credentials>) -> Arc<Renewed<Credentials>> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(session) = sessions.get(name) {
@@ -281,8 +301,52 @@ impl AssumeRole {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::time::Duration;
+
+    use control::clock::TestClock;
+
     use super::*;
+
+    #[tokio::test]
+    async fn keys_that_are_refused_are_fetched_again_for_whom_they_were_shown() {
+        let clock = Arc::new(TestClock::at("2026-11-22T12:00:00Z".parse().unwrap()));
+        let role = AssumeRole { role_arn: "r".to_owned(), external_id: None, session_name: Some(SessionName::Sub) };
+        for assume_role in [None, Some(role)] {
+            let egress = Egress::new(&control::connect::Config::default()).unwrap();
+            let aws = AwsConfig { region: "us-east-1".into(), credential: AwsCredential::Chain, assume_role };
+            let authority =
+                Authority::new("a", aws, "bedrock", &egress, &(Arc::clone(&clock) as Arc<dyn Clock>)).unwrap();
+            let Authority::Signed(signer) = &authority else { unreachable!() };
+            let keep = async |kept: &Renewed<Credentials>, id: &str| {
+                let value = Credentials::new(id, "s", None, None, "test");
+                kept.get(async { Ok(Fresh { value, lasts: None }) }).await.unwrap().access_key_id().to_owned()
+            };
+            let session = |name: &str| {
+                let new = || Renewed::new(Arc::clone(&clock) as Arc<dyn Clock>);
+                signer.role.as_ref().map(|role| role.session(name, new))
+            };
+            let (alices, bobs) = (session("alice"), session("bob"));
+            let shown = alices.as_deref().unwrap_or(&signer.chain);
+            assert_eq!(keep(shown, "ASIA1").await, "ASIA1");
+            clock.advance(Duration::from_secs(60));
+            let header = HeaderValue::from_static("AWS4-HMAC-SHA256 Credential=ASIA1/20261122/us-east-1/bedrock");
+            let alice = Caller { sub: "alice", email: None };
+            let other = HeaderValue::from_static("AWS4-HMAC-SHA256 Credential=ASIA12/20261122/us-east-1/bedrock");
+            assert!(!authority.refused(&other, &alice), "keys that are not shown any more");
+            assert_eq!(keep(shown, "ASIA2").await, "ASIA1");
+            if let Some(bobs) = &bobs {
+                assert_eq!(keep(bobs, "ASIA1").await, "ASIA1");
+                clock.advance(Duration::from_secs(60));
+            }
+            assert!(authority.refused(&header, &alice));
+            assert_eq!(keep(shown, "ASIA2").await, "ASIA2");
+            if let Some(bobs) = &bobs {
+                assert_eq!(keep(bobs, "ASIA3").await, "ASIA1", "his own is still good");
+            }
+        }
+    }
 
     #[test]
     fn a_session_is_named_after_its_developer_in_the_letters_that_sts_takes() {

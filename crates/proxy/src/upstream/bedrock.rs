@@ -113,4 +113,8 @@ impl Provider for Bedrock {
     async fn authorize(&self, request: &mut Unsigned, caller: &Caller<'_>) -> Result<(), NoCredential> {
         self.authority.authorize(request, caller).await
     }
+
+    fn refused(&self, shown: &HeaderValue, caller: &Caller<'_>) -> bool {
+        self.authority.refused(shown, caller)
+    }
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use control::connect::{ResponseBody, UpstreamClient, chain, connect_error};
 use http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT,
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING,
+    USER_AGENT,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, response};
 use http_body_util::BodyExt;
@@ -59,6 +60,10 @@ pub(super) trait Provider: fmt::Debug + Send + Sync {
         request: &mut Unsigned,
         caller: &Caller<'_>,
     ) -> impl Future<Output = Result<(), NoCredential>> + Send;
+
+    /// The credential behind the `authorization` that was `shown` for this caller has ended or was revoked: another one is
+    /// fetched for the next request. Whether it will be; what the configuration holds stays.
+    fn refused(&self, shown: &HeaderValue, caller: &Caller<'_>) -> bool;
 }
 
 /// What a [`Provider`] makes of a client's request.
@@ -135,11 +140,11 @@ impl<P: Provider> Cloud<P> {
             return Err(Failure::Unsendable("its body has more top-level fields than can be followed".to_owned()));
         }
         let without = self.learned.of(model_id);
-        let response = self.send(way, call, model_id, &without, sent).await?;
+        let (response, shown) = self.send(way, call, model_id, &without, sent).await?;
         if response.status().is_success() {
             return self.answer(way, call, response).await;
         }
-        let refusal = self.read_refusal(call, response).await?;
+        let refusal = self.read_refusal(call, response, shown).await?;
         let unknown = refusal.text.as_deref().filter(|_| refusal.head.status == StatusCode::BAD_REQUEST);
         let Some(less) = unknown.and_then(cloud::unknown).and_then(|unknown| without.and(&unknown, call)) else {
             return self.refused(call, refusal);
@@ -151,15 +156,16 @@ impl<P: Provider> Cloud<P> {
             "asking once more without what the upstream does not know: {}",
             less.newly(&without)
         );
-        let response = self.send(way, call, model_id, &less, sent).await?;
+        let (response, shown) = self.send(way, call, model_id, &less, sent).await?;
         if response.status().is_success() {
             self.learned.keep(model_id, less);
             return self.answer(way, call, response).await;
         }
-        let refusal = self.read_refusal(call, response).await?;
+        let refusal = self.read_refusal(call, response, shown).await?;
         self.refused(call, refusal)
     }
 
+    /// The answer, and the `authorization` that was shown for it.
     async fn send(
         &self,
         way: Way<'_>,
@@ -167,12 +173,15 @@ impl<P: Provider> Cloud<P> {
         model_id: &str,
         without: &Without,
         sent: &Sent,
-    ) -> Result<Response<ResponseBody>, Failure> {
+    ) -> Result<(Response<ResponseBody>, Option<HeaderValue>), Failure> {
         let request = self.request(call, model_id, without, sent).await?;
-        way.client.request_within(request, way.connect).await.map_err(|error| match connect_error(&error) {
+        let shown = request.headers().get(AUTHORIZATION).cloned();
+        let response = way.client.request_within(request, way.connect).await;
+        let response = response.map_err(|error| match connect_error(&error) {
             Some(error) => Failure::Unreachable(error.to_string()),
             None => Failure::Interrupted(chain(&error)),
-        })
+        })?;
+        Ok((response, shown))
     }
 
     /// The request as it is sent.
@@ -219,6 +228,10 @@ impl<P: Provider> Cloud<P> {
         if !is_stream {
             return Ok(Answer::arriving(Response::from_parts(head, body)));
         }
+        // Nobody asked for one, and events cannot be told apart in it.
+        if let Some(encoding) = head.headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
+            return Err(Failure::Interrupted(format!("it answered with a stream in the encoding {encoding:?}")));
+        }
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         head.headers.remove(CONTENT_LENGTH);
@@ -229,7 +242,7 @@ impl<P: Provider> Cloud<P> {
                 head.status = status;
                 let text = cloud::text(&body);
                 self.tell(call, status, text.as_deref(), &body);
-                self.refused(call, Refusal { head, body, text })
+                self.refused(call, Refusal { head, body, text, is_forgotten: false })
             }
             First::Error { status: None, body } => {
                 Err(Failure::FirstFrame(cut(&String::from_utf8_lossy(&body)).to_owned()))
@@ -238,7 +251,12 @@ impl<P: Provider> Cloud<P> {
         }
     }
 
-    async fn read_refusal(&self, call: &Call<'_>, response: Response<ResponseBody>) -> Result<Refusal, Failure> {
+    async fn read_refusal(
+        &self,
+        call: &Call<'_>,
+        response: Response<ResponseBody>,
+        shown: Option<HeaderValue>,
+    ) -> Result<Refusal, Failure> {
         let (head, mut body) = response.into_parts();
         let mut read = BytesMut::new();
         while read.len() < MAX_ERROR
@@ -250,7 +268,12 @@ impl<P: Provider> Cloud<P> {
         let body = read.freeze();
         let text = cloud::text(&body);
         self.tell(call, head.status, text.as_deref(), &body);
-        Ok(Refusal { head, body, text })
+        let is_stale = cloud::is_stale_credential(head.status.as_u16(), text.as_deref().unwrap_or_default());
+        let is_forgotten = is_stale && shown.is_some_and(|shown| self.api.refused(&shown, &call.caller));
+        if is_forgotten {
+            tracing::warn!(upstream = self.name, "its credential is not shown again: the next request fetches another");
+        }
+        Ok(Refusal { head, body, text, is_forgotten })
     }
 
     /// A cloud's own words go to the log, and to nobody else.
@@ -267,7 +290,7 @@ impl<P: Provider> Cloud<P> {
 
     /// What the client is told of an error, if it comes to that.
     fn refused(&self, call: &Call<'_>, refusal: Refusal) -> Result<Answer, Failure> {
-        let Refusal { mut head, body, text } = refusal;
+        let Refusal { mut head, body, text, is_forgotten } = refusal;
         if head.status.is_redirection() || head.status.is_informational() {
             return Err(Failure::Interrupted(format!("it answered {}", head.status)));
         }
@@ -283,7 +306,8 @@ impl<P: Provider> Cloud<P> {
             return Err(Failure::NoModel(Box::new(answer)));
         }
         let told = cloud::told(head.status.as_u16(), &body).body(call.request_id);
-        Ok(Answer::whole(Response::from_parts(head, told)))
+        let answer = Answer::whole(Response::from_parts(head, told));
+        if is_forgotten { Err(Failure::Credential(Box::new(answer))) } else { Ok(answer) }
     }
 }
 
@@ -292,6 +316,8 @@ struct Refusal {
     head: response::Parts,
     body: Bytes,
     text: Option<String>,
+    /// The credential that was shown is not shown again.
+    is_forgotten: bool,
 }
 
 fn cut(text: &str) -> &str {

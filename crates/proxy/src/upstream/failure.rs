@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
+use jiff::Timestamp;
 
 use super::{Answer, Upstream};
 
@@ -52,7 +53,7 @@ pub enum Class {
     Timeout,
     /// The connection broke before them, or what came was not HTTP.
     Broken,
-    /// 401 or 403: it refused our credential.
+    /// 401 or 403: it refused our credential; or there was none to show.
     Credential,
     /// 402, or Anthropic's 400 that says that the API usage limit is reached.
     UsageLimit,
@@ -62,7 +63,7 @@ pub enum Class {
     RateLimit,
     /// 503 or 529.
     Overload,
-    /// Any other 5xx.
+    /// Any other 5xx, or a number that is no status.
     ServerError,
     /// A cloud's 400 that says that it does not have the model.
     Model,
@@ -112,10 +113,11 @@ pub enum Verdict {
     Exhausted,
 }
 
-/// Whether an answer of this status sends the request on to the next upstream (contract B2 and R29).
+/// Whether an answer of this status sends the request on to the next upstream (contract B2 and R29). Numbers that are no
+/// status count as server errors (RFC 9110, section 15).
 #[must_use]
 pub(super) fn may_fail_over(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 401 | 402 | 403 | 404 | 429 | 500..=599 | 100..=199)
+    matches!(status.as_u16(), 401 | 402 | 403 | 404 | 429 | 500.. | 100..=199)
 }
 
 impl Class {
@@ -161,7 +163,7 @@ impl Class {
             404 => Self::NotFound,
             429 => Self::RateLimit,
             503 | 529 => Self::Overload,
-            500..=599 => Self::ServerError,
+            500.. => Self::ServerError,
             100..=199 => Self::Broken,
             _ => Self::Status,
         }
@@ -237,19 +239,24 @@ impl Failure {
         self.answer().map(|answer| answer.status().as_u16())
     }
 
-    /// When the upstream said it is worth coming back, as a number of seconds (RFC 9110 section 10.2.3).
+    /// In how long the upstream said it is worth coming back: a number of seconds or a date (RFC 9110 section 10.2.3).
     #[must_use]
-    pub fn retry_after(&self) -> Option<Duration> {
-        let value = self.answer()?.headers().get(RETRY_AFTER)?.to_str().ok()?;
-        value.trim().parse().ok().map(Duration::from_secs)
+    pub fn retry_after(&self, now: Timestamp) -> Option<Duration> {
+        let value = self.answer()?.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
+        let until_date = || {
+            let date = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
+            date.duration_since(now).try_into().ok()
+        };
+        value.parse().ok().map(Duration::from_secs).or_else(until_date)
     }
 
     /// Whether it says something of the upstream's health. What a single request may have brought about - a missing
-    /// file, a right that its beta would need - must not take the upstream away from everyone.
+    /// file, a right that its beta would need - must not take the upstream away from everyone. Where credentials come from
+    /// can hang like the upstream itself.
     #[must_use]
     pub fn blames_upstream(&self) -> bool {
         match self.class() {
-            Class::Credential => self.status() == Some(401),
+            Class::Credential => self.status() != Some(403),
             Class::ServerError => self.status() != Some(501),
             Class::Connect
             | Class::Timeout
@@ -362,7 +369,7 @@ mod tests {
             200, 201, 204, 301, 302, 304, 307, 308, 400, 405, 406, 408, 409, 410, 413, 415, 418, 421, 422, 423, 424,
             425, 426, 428, 431, 451,
         ];
-        for status in over {
+        for status in over.into_iter().chain([600, 999]) {
             assert!(may_fail_over(StatusCode::from_u16(status).unwrap()), "{status}");
         }
         for status in not {
@@ -396,10 +403,20 @@ mod tests {
     #[test]
     fn every_failure_has_its_class_and_only_some_speak_of_the_upstreams_health() {
         let mut told = String::new();
-        for status in [401, 402, 403, 404, 408, 429, 500, 501, 503, 504, 529] {
-            let failure = failing(status);
-            told.push_str(&format!("{status} {} {}\n", failure.class().as_str(), failure.blames_upstream()));
+        let mut tell = |what: &str, failure: Failure| {
+            told.push_str(&format!("{what} {} {}\n", failure.class().as_str(), failure.blames_upstream()));
+        };
+        for status in [401, 402, 403, 404, 408, 429, 500, 501, 503, 504, 529, 600] {
+            tell(&status.to_string(), failing(status));
         }
+        let why = String::new;
+        tell("no connection", Failure::Unreachable(why()));
+        tell("no credential", Failure::Uncredentialed(why()));
+        tell("nothing sendable", Failure::Unsendable(why()));
+        tell("no answer", Failure::Interrupted(why()));
+        tell("silence", Failure::Silent(Duration::ZERO));
+        tell("first frame", Failure::FirstFrame(why()));
+        tell("no model", Failure::NoModel(Box::new(answer(400, None))));
         insta::assert_snapshot!(told, @r"
         401 credential true
         402 usage_limit true
@@ -412,6 +429,14 @@ mod tests {
         503 overload true
         504 server_error true
         529 overload true
+        600 server_error true
+        no connection connect true
+        no credential credential true
+        nothing sendable unsendable false
+        no answer broken true
+        silence timeout true
+        first frame first_frame true
+        no model model false
         ");
     }
 }

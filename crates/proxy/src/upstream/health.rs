@@ -307,8 +307,8 @@ impl Trial<'_> {
         let class = failure.class();
         self.end(class.as_str(), |health, circuit, trial, now| {
             if leads_on && failure.blames_upstream() {
-                let why = failure.to_string();
-                health.failed(circuit, trial.model, trial.kind, now, failure.retry_after(), &why);
+                let (why, come_back) = (failure.to_string(), failure.retry_after(health.clock.now()));
+                health.failed(circuit, trial.model, trial.kind, now, come_back, &why);
             } else if class == Class::Unsendable {
                 circuit.release(trial.kind);
             } else {

@@ -165,6 +165,10 @@ impl Provider for Mantle {
     async fn authorize(&self, request: &mut Unsigned, caller: &Caller<'_>) -> Result<(), NoCredential> {
         self.authority.authorize(request, caller).await
     }
+
+    fn refused(&self, shown: &HeaderValue, caller: &Caller<'_>) -> bool {
+        self.authority.refused(shown, caller)
+    }
 }
 
 impl Provider for AnthropicAws {
@@ -180,6 +184,10 @@ impl Provider for AnthropicAws {
     async fn authorize(&self, request: &mut Unsigned, caller: &Caller<'_>) -> Result<(), NoCredential> {
         self.authority.authorize(request, caller).await
     }
+
+    fn refused(&self, shown: &HeaderValue, caller: &Caller<'_>) -> bool {
+        self.authority.refused(shown, caller)
+    }
 }
 
 impl Provider for AnthropicGoogleCloud {
@@ -192,6 +200,10 @@ impl Provider for AnthropicGoogleCloud {
 
     async fn authorize(&self, request: &mut Unsigned, _: &Caller<'_>) -> Result<(), NoCredential> {
         self.authority.authorize(&mut request.headers).await
+    }
+
+    fn refused(&self, shown: &HeaderValue, _: &Caller<'_>) -> bool {
+        self.authority.refused(shown)
     }
 }
 
@@ -210,6 +222,10 @@ impl Provider for Foundry {
         };
         request.headers.insert(name, value);
         Ok(())
+    }
+
+    fn refused(&self, shown: &HeaderValue, _: &Caller<'_>) -> bool {
+        matches!(self, Self::Entra(tokens) if tokens.refused(shown))
     }
 }
 

@@ -7,7 +7,8 @@ use control::clock::Clock;
 
 /// How long before its end a credential is renewed, at most: a fifth of its life where that is less.
 const AHEAD: Duration = Duration::from_secs(300);
-/// After a renewal failed while the old credential is still good, it is left alone for so long.
+/// After a renewal failed while the old credential is still good, it is left alone for so long; and so long a new one is
+/// kept, whoever refuses it.
 const PAUSE: Duration = Duration::from_secs(10);
 /// How long one renewal may take.
 const BUDGET: Duration = Duration::from_secs(10);
@@ -45,6 +46,7 @@ struct State<T> {
 #[derive(Debug)]
 struct Current<T> {
     value: Arc<T>,
+    since: Instant,
     /// `None`: for ever.
     life: Option<Life>,
 }
@@ -92,6 +94,20 @@ impl<T> Renewed<T> {
         outcome
     }
 
+    /// The credential that `is_shown` recognises was refused ahead of its end: who asks next fetches another one. One that
+    /// was just fetched is kept, because the next would fare no better, and its source is not to be asked for each request.
+    /// Whether it was forgotten.
+    pub(super) fn refused(&self, is_shown: impl FnOnce(&T) -> bool) -> bool {
+        let now = self.clock.instant();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_old = |current: &Current<T>| now.saturating_duration_since(current.since) >= PAUSE;
+        let is_forgotten = state.current.as_ref().is_some_and(|current| is_old(current) && is_shown(&current.value));
+        if is_forgotten {
+            state.current = None;
+        }
+        is_forgotten
+    }
+
     /// Whether it has ended, or was never there.
     pub(super) fn is_over(&self) -> bool {
         self.usable(self.clock.instant()).is_none()
@@ -100,7 +116,7 @@ impl<T> Renewed<T> {
     /// What can still be shown, and whether it is time to renew it.
     fn usable(&self, now: Instant) -> Option<(Arc<T>, bool)> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Current { value, life } = state.current.as_ref()?;
+        let Current { value, life, .. } = state.current.as_ref()?;
         let value = Arc::clone(value);
         let Some(Life { renew_at, ends_at }) = *life else { return Some((value, false)) };
         if now >= ends_at {
@@ -128,7 +144,7 @@ impl<T> Renewed<T> {
                     let ahead = AHEAD.min(lasts / 5);
                     Life { renew_at: now + (lasts - ahead), ends_at: now + lasts }
                 });
-                state.current = Some(Current { value: Arc::clone(&value), life });
+                state.current = Some(Current { value: Arc::clone(&value), since: now, life });
                 state.failed = None;
                 Ok(value)
             }
@@ -226,6 +242,21 @@ mod tests {
         assert_eq!(source.get().await, 3);
         source.clock.advance(HOUR);
         assert_eq!(source.renewed.get(source.fail()).await.unwrap_err().to_string(), "no credentials: down");
+    }
+
+    #[tokio::test]
+    async fn one_that_is_refused_is_fetched_again_but_not_for_each_request() {
+        let source = Source::new();
+        source.get().await;
+        let refused = |shown: u32| source.renewed.refused(|current| *current == shown);
+        assert!(!refused(1), "it is new");
+        source.clock.advance(PAUSE);
+        assert!(!refused(7), "another one was refused");
+        assert_eq!(source.get().await, 1);
+        assert!(refused(1) && !refused(1));
+        assert_eq!(source.get().await, 2);
+        assert!(!refused(2));
+        assert_eq!(source.get().await, 2);
     }
 
     #[tokio::test]

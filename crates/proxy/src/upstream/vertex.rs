@@ -72,6 +72,11 @@ impl GoogleAuthority {
         }
         Ok(())
     }
+
+    /// As [`Provider::refused`].
+    pub(super) fn refused(&self, shown: &HeaderValue) -> bool {
+        self.tokens.refused(shown)
+    }
 }
 
 impl Vertex {
@@ -112,6 +117,10 @@ impl Provider for Vertex {
 
     async fn authorize(&self, request: &mut Unsigned, _: &Caller<'_>) -> Result<(), NoCredential> {
         self.authority.authorize(&mut request.headers).await
+    }
+
+    fn refused(&self, shown: &HeaderValue, _: &Caller<'_>) -> bool {
+        self.authority.refused(shown)
     }
 }
 

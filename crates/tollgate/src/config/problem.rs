@@ -7,6 +7,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::path::PathBuf;
 
+use wire::shape::distance;
+
 /// One thing to say about the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remark {
@@ -105,30 +107,9 @@ pub(super) fn did_you_mean<'c>(written: &str, candidates: impl Iterator<Item = &
         _ => 3,
     };
     candidates
-        .map(|candidate| (distance(&written, candidate), candidate))
-        .filter(|(distance, _)| *distance <= slips)
+        .filter_map(|candidate| Some((distance(&written, candidate, slips)?, candidate)))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
-}
-
-/// How many letters must be inserted, dropped, replaced or swapped with their neighbour to get from one word to the other.
-fn distance(from: &str, to: &str) -> usize {
-    let from: Vec<char> = from.chars().collect();
-    let to: Vec<char> = to.chars().collect();
-    let mut before: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..=to.len()).collect();
-    for i in 1..=from.len() {
-        let mut row = vec![i; to.len() + 1];
-        for j in 1..=to.len() {
-            let replaced = above[j - 1] + usize::from(from[i - 1] != to[j - 1]);
-            row[j] = replaced.min(above[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && from[i - 1] == to[j - 2] && from[i - 2] == to[j - 1] {
-                row[j] = row[j].min(before[j - 2] + 1);
-            }
-        }
-        before = std::mem::replace(&mut above, row);
-    }
-    above[to.len()]
 }
 
 #[cfg(test)]

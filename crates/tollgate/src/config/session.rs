@@ -18,8 +18,8 @@ pub(super) const SECTION: Section = Section {
             "text of at least 32 characters, 10 of them different, or a list of such",
             "required",
             "Signs bearers and seals refresh tokens. Of a list the first signs and all verify: to rotate, put the new one \
-             first and drop the old one later: after `ttl_hours` no bearer needs it, but who has not come back since \
-             signs in again.",
+             first - where there are several replicas, last on all of them before that - and drop the old one later: after \
+             `ttl_hours` no bearer needs it, but who has not come back since signs in again.",
         ),
         key("ttl_hours", "number above 0, at most 720", "1", "Life of a bearer; `0.5` is half an hour."),
         key("idle_days", "whole number from 1 to 3650", "30", "A session that is not refreshed for so long ends."),

@@ -4,7 +4,7 @@
 mod aws;
 mod bedrock;
 mod chain;
-mod client;
+mod expiry;
 mod federation;
 mod foundry;
 mod mocks;
@@ -46,7 +46,7 @@ fn google_error(code: u16, status: &str, message: &str) -> Answer {
 }
 
 /// The keys of an upstream entry for Bedrock, signed with [`KEYS`].
-fn bedrock(more: &Value) -> Value {
+pub(crate) fn bedrock(more: &Value) -> Value {
     let auth = json!({ "api_key": null, "aws_access_key_id": KEYS.id, "aws_secret_access_key": KEYS.secret });
     let mut entry = json!({ "name": "cloud", "provider": "bedrock", "region": "us-east-1", "auth": auth });
     for (key, value) in more.as_object().into_iter().flatten() {
@@ -56,7 +56,7 @@ fn bedrock(more: &Value) -> Value {
 }
 
 /// A request of the stock client's shape.
-fn prompt(stream: bool) -> Value {
+pub(crate) fn prompt(stream: bool) -> Value {
     json!({
         "model": "claude-sonnet-4-6", "max_tokens": 64, "stream": stream,
         "messages": [{ "role": "user", "content": "say hello" }],

@@ -119,6 +119,13 @@ async fn checking_a_good_file_tells_its_warnings_with_their_lines() {
     assert!(status == Some(0) && told.ends_with("gateway.yaml: no problems, 1 warning(s)\n"), "{told}");
 }
 
+#[tokio::test]
+async fn serving_tells_the_warnings_of_policies_with_their_lines_too() {
+    let doubtful = json!({ "managed": { "policies": [{ "match": {}, "cli": { "availableModels": ["haiku"] } }] } });
+    let mut gateway = TestGateway::setup().config(doubtful).start_process().await;
+    gateway.process().line("managed.policies[0].cli.availableModels (line 1): ").await;
+}
+
 #[test]
 fn the_examples_have_no_problems_and_warn_of_nothing_but_that_desktop_is_left_out() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");

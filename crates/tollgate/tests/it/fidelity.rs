@@ -1,15 +1,18 @@
 //! What passes unchanged in either direction, however it is framed, and how an answer ends that does not come to its end.
 
+mod encodings;
+mod json;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::AsyncWriteExt;
 
 use crate::support::gateway::TestGateway;
 use crate::support::http::Streamed;
+use crate::support::raw::{Raw, chunk};
 use crate::support::upstream::{Answer, Step};
 
 const DATED: &str = "claude-haiku-4-5-20251001";
@@ -19,26 +22,12 @@ const EVENTS: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntran
 const ODD: &str = "\u{feff}:\r\n\r\nevent: message_start\r\ndata: {\"type\":\"message_start\",\ndata: \"message\":{\"usage\":\
                    {\"input_tokens\":3}}}\r\n\r\n: ping\n\nid: 7\nretry: 1\nodd\n\ndata: \u{1f600}\n\ndata: {\"type\":\"message_stop\"}";
 
-/// An upstream of which the test writes every byte.
-struct Raw(TcpListener);
-
-impl Raw {
-    async fn start() -> (Self, TestGateway) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let upstream = json!({ "name": "raw", "base_url": url, "breaker": { "enabled": false } });
-        (Self(listener), TestGateway::setup().upstream(upstream).start().await)
-    }
-
-    /// A connection of its own whose request was read.
-    async fn accept(&self) -> TcpStream {
-        let (mut stream, _) = self.0.accept().await.unwrap();
-        let mut read = Vec::new();
-        while !read.ends_with(PROMPT.as_bytes()) {
-            assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "the gateway left");
-        }
-        stream
-    }
+/// A gateway in front of an upstream of which the test writes every byte.
+async fn raw() -> (Raw, TestGateway) {
+    let raw = Raw::start().await;
+    let upstream = json!({ "name": "raw", "base_url": raw.url(), "breaker": { "enabled": false } });
+    let gateway = TestGateway::setup().upstream(upstream).start().await;
+    (raw, gateway)
 }
 
 /// Reads until so many bytes have come.
@@ -48,10 +37,6 @@ async fn read(answer: &mut Streamed, bytes: usize) -> Vec<u8> {
         read.extend_from_slice(&answer.next().await.unwrap().unwrap());
     }
     read
-}
-
-fn chunk(bytes: &[u8]) -> Vec<u8> {
-    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 
 #[tokio::test]
@@ -69,7 +54,7 @@ async fn the_largest_bodies_and_the_deepest_ones_arrive_as_they_were_sent() {
 
 #[tokio::test]
 async fn a_stream_that_is_split_at_any_byte_is_handed_over_as_it_comes() {
-    let (raw, gateway) = Raw::start().await;
+    let (raw, gateway) = raw().await;
     let alice = gateway.as_user("alice");
     for at in 1..ODD.len() {
         let (before, after) = ODD.as_bytes().split_at(at);
@@ -88,6 +73,23 @@ async fn a_stream_that_is_split_at_any_byte_is_handed_over_as_it_comes() {
 }
 
 #[tokio::test]
+async fn a_stream_that_comes_byte_for_byte_passes_and_is_metered() {
+    let (raw, gateway) = raw().await;
+    let alice = gateway.as_user("alice");
+    for end_of_line in ["\n", "\r\n", "\r"] {
+        let delta = r#"data: {"type":"message_delta","usage":{"output_tokens":7}}"#;
+        let events = format!("{}\n\n{delta}\n\n", ODD.trim_start_matches('\u{feff}')).replace("\r\n", "\n");
+        let events = format!("\u{feff}{}", events.replace('\n', end_of_line));
+        let bytes: Vec<u8> = events.bytes().flat_map(|byte| chunk([byte])).chain(*b"0\r\n\r\n").collect();
+        let (reply, ()) = tokio::join!(alice.messages(PROMPT), raw.answer([EVENTS.as_bytes(), &bytes].concat()));
+        assert_eq!(reply.text(), events, "{end_of_line:?}");
+        let event = gateway.audit().next("inference").await;
+        let told = [&event["input_tokens"], &event["output_tokens"], &event["outcome"]];
+        assert_eq!(told, [&json!(3), &json!(7), &json!("complete")], "{end_of_line:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_event_of_a_megabyte_passes() {
     let gateway = TestGateway::start().await;
     let event = format!("event: content_block_delta\r\ndata: \"{}\"\r\n\r\n", "\u{20ac}".repeat(350_000));
@@ -97,7 +99,7 @@ async fn an_event_of_a_megabyte_passes() {
 
 #[tokio::test]
 async fn interim_answers_trailers_and_missing_lengths_do_not_reach_the_client() {
-    let (raw, gateway) = Raw::start().await;
+    let (raw, gateway) = raw().await;
     let hints = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n";
     let trailers = "2\r\n{}\r\n0\r\nset-cookie: a=b\r\nx-odd: 1\r\n\r\n";
     let answers = [
@@ -137,7 +139,7 @@ async fn pages_and_halves_of_documents_are_relayed_as_they_are() {
 
 #[tokio::test]
 async fn error_bodies_without_end_are_neither_read_for_a_verdict_nor_kept() {
-    let (raw, gateway) = Raw::start().await;
+    let (raw, gateway) = raw().await;
     let head = |status: u16| format!("HTTP/1.1 {status} No\r\ncontent-length: 104857600\r\n\r\n");
     // The verdict needs the status only.
     let alice = gateway.as_user("alice");
@@ -172,7 +174,7 @@ async fn error_bodies_without_end_are_neither_read_for_a_verdict_nor_kept() {
 
 #[tokio::test]
 async fn an_upstream_that_closes_at_any_byte_leaves_one_answer_one_end_and_one_settlement() {
-    let (raw, mut gateway) = Raw::start().await;
+    let (raw, mut gateway) = raw().await;
     let alice = gateway.as_user("alice");
     let start = br#"data: {"type":"message_start","message":{"usage":{"input_tokens":3,"output_tokens":1}}}"#;
     let stop = b"\n\ndata: {\"type\":\"message_stop\"}\n\n";
@@ -209,7 +211,7 @@ async fn an_upstream_that_closes_at_any_byte_leaves_one_answer_one_end_and_one_s
 #[tokio::test]
 async fn an_upstream_is_not_read_faster_than_its_client_reads() {
     const OFFERED: usize = 256 << 20;
-    let (raw, gateway) = Raw::start().await;
+    let (raw, gateway) = raw().await;
     let alice = gateway.as_user("alice");
     let (answer, stream) = tokio::join!(alice.stream(PROMPT), async {
         let mut stream = raw.accept().await;

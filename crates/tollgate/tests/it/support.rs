@@ -8,4 +8,6 @@ pub(crate) mod database;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod idp;
+pub(crate) mod raw;
+pub(crate) mod time;
 pub(crate) mod upstream;

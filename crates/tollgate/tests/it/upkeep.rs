@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use control::clock::{Clock, SystemClock, TestClock};
-use control::spend::{Retention, Upkeep};
+use control::spend::{Period, Retention, Upkeep};
+use control::store::Store;
 use jiff::SignedDuration;
 use serde_json::json;
 
@@ -13,7 +14,57 @@ use crate::support::upstream::Answer;
 
 const MODEL: &str = "claude-sonnet-4-6";
 
+/// `cargo test -p tollgate --test it -- --ignored --nocapture a_million_rows`
+mod a_million_rows {
+    use super::{Arc, Database, Retention, SystemClock, Upkeep, many_rows, open};
+
+    #[tokio::test]
+    #[ignore = "takes a minute"]
+    #[expect(clippy::print_stderr, clippy::disallowed_methods, reason = "it is asked for how long things take")]
+    async fn are_proved_and_removed_and_no_statement_takes_long() {
+        let store = open(&Database::Postgres.fresh().await).await;
+        for days_ago in 1..=30 {
+            many_rows(&store, days_ago, 33_334).await;
+        }
+        let begun = std::time::Instant::now();
+        let upkeep = Upkeep::new(store.clone(), Arc::new(SystemClock), Retention::default());
+        let proof = upkeep.verify().await.unwrap();
+        eprintln!("{} periods proved in {:?}", proof.periods, begun.elapsed());
+        assert!(proof.holds(), "{:?}", proof.differences.first());
+        store.execute("UPDATE usage SET charge = charge + 1 WHERE id = '15-777'", &[]).await.unwrap();
+        assert_eq!(upkeep.verify().await.unwrap().differences.len(), 3, "its day, week and month");
+        let begun = std::time::Instant::now();
+        let short = Retention { usage_days: 0, ..Retention::default() };
+        let removed = Upkeep::new(store, Arc::new(SystemClock), short).sweep().await.unwrap();
+        eprintln!("{removed} rows removed in {:?}", begun.elapsed());
+        assert!(removed >= 1_000_000);
+    }
+}
+
+/// Requests of an hour of a day, of a hundred people, on the books.
+async fn many_rows(store: &Store, days_ago: i64, count: i64) {
+    let day = Period::Daily.starts(SystemClock.now() - SignedDuration::from_hours(24 * days_ago));
+    let [key, week, month] = Period::ALL.map(|period| period.key(day));
+    let insert = "INSERT INTO usage (id, started_at, principal, groups, model, input_tokens, output_tokens, cache_read,
+             cache_write_5m, cache_write_1h, web_searches, fast, charge, estimated, account, day, week, month)
+         WITH RECURSIVE n(i) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < $1)
+         SELECT CAST($2 AS TEXT) || '-' || i, CAST($3 AS BIGINT) + i % 3600000, 'p' || i % 100, '[]', 'm', 1, 1, 1, 1, 1,
+             1, 0, i, 0, 'user:p' || i % 100, $4, $5, $6
+         FROM n";
+    let (number, starts) = (days_ago.to_string(), day.as_millisecond());
+    let params = [count.into(), (&number).into(), starts.into(), (&key).into(), (&week).into(), (&month).into()];
+    store.execute(insert, &params).await.unwrap();
+    for period in [&key, &week, &month] {
+        let sums = "INSERT INTO account (period, id, settled, reserved)
+            SELECT CAST($1 AS TEXT), account, SUM(charge), 0 FROM usage WHERE started_at >= $2 AND started_at < $3
+            GROUP BY account
+            ON CONFLICT (period, id) DO UPDATE SET settled = account.settled + excluded.settled";
+        store.execute(sums, &[period.into(), starts.into(), (starts + 3_600_000).into()]).await.unwrap();
+    }
+}
+
 on_both_databases!(
+    however_many_rows_are_past_their_retention_they_all_go,
     the_books_can_be_proved_and_say_which_account_is_wrong,
     rows_go_when_they_are_past_their_retention,
     a_person_is_forgotten_and_what_was_spent_is_not,
@@ -101,6 +152,14 @@ async fn rows_go_when_they_are_past_their_retention(database: Database) {
     let periods = left("SELECT period FROM account ORDER BY period").await;
     assert_eq!(periods, "2025-10 2025-10-20 2025-10-22 2025-W43 2026-11-22");
     assert_eq!(store.fetch("SELECT id FROM admin_audit", &[]).await.unwrap().len(), 3);
+}
+
+async fn however_many_rows_are_past_their_retention_they_all_go(database: Database) {
+    let store = open(&database.fresh().await).await;
+    many_rows(&store, 0, 4_500).await;
+    let clock = Arc::new(TestClock::at(SystemClock.now() + SignedDuration::from_hours(24 * 365)));
+    let upkeep = Upkeep::new(store, clock, Retention::default());
+    assert_eq!(upkeep.sweep().await.unwrap(), 4_500, "its counters are kept for longer");
 }
 
 async fn a_person_is_forgotten_and_what_was_spent_is_not(database: Database) {

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::shape::{Finding, Names, Object, nearest};
+use crate::shape::{Finding, Object, nearest};
 
 #[expect(clippy::expect_used, reason = "the file is compiled in, and a test loads it")]
 static TABLE: LazyLock<Table> = LazyLock::new(|| Table::read(include_str!("keys.json")).expect("keys.json is valid"));
@@ -65,9 +65,8 @@ impl Table {
             of_the_file: Vec<String>,
         }
         let file: File = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        let fields = Map::from_iter([("fields".to_owned(), Value::Object(file.keys))]);
         Ok(Self {
-            keys: Names::read(&file.named)?.object(&fields)?,
+            keys: Object::read(&file.named, file.keys)?,
             on_machines: file.on_machines,
             by_the_gateway: file.by_the_gateway,
             renamed: file.renamed,

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::shape::{Names, Object};
+use crate::shape::Object;
 
 /// How a policy's value meets the base's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -55,8 +55,7 @@ impl Table {
             keys: Map<String, Value>,
         }
         let File { merge, named, keys, .. } = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        let names = Names::read(&named)?;
-        let keys = names.object(&Map::from_iter([("fields".to_owned(), Value::Object(keys))]))?;
+        let keys = Object::read(&named, keys)?;
         if let Some(stray) = merge.keys().find(|key| keys.find(key).is_none()) {
             return Err(format!("{stray} is merged and not a key"));
         }

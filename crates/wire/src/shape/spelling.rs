@@ -6,8 +6,7 @@ pub fn nearest<'a>(typed: &str, names: impl Iterator<Item = &'a str>) -> Option<
     let typed: String = typed.chars().filter_map(plain).collect();
     let allowed = if typed.len() <= 4 { 1 } else { 2 };
     names
-        .map(|name| (distance(&typed, &name.to_ascii_lowercase()), name))
-        .filter(|(distance, _)| *distance <= allowed)
+        .filter_map(|name| Some((distance(&typed, &name.to_ascii_lowercase(), allowed)?, name)))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }
@@ -57,12 +56,14 @@ fn plain(letter: char) -> Option<char> {
     }
 }
 
-/// Edits (insert, delete, replace, swap of neighbours) between two words: optimal string alignment.
-fn distance(from: &str, to: &str) -> usize {
+/// Edits (insert, delete, replace, swap of neighbours) between two words: optimal string alignment. `None` when there are more
+/// than `most`.
+#[must_use]
+pub fn distance(from: &str, to: &str, most: usize) -> Option<usize> {
     let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
     // Longer differences are not looked into: a document may hold a key of a megabyte.
-    if from.len().abs_diff(to.len()) > 2 {
-        return usize::MAX;
+    if from.len().abs_diff(to.len()) > most {
+        return None;
     }
     let mut rows = vec![vec![0; to.len() + 1]; from.len() + 1];
     rows[0] = (0..=to.len()).collect();
@@ -76,5 +77,5 @@ fn distance(from: &str, to: &str) -> usize {
             }
         }
     }
-    rows[from.len()][to.len()]
+    Some(rows[from.len()][to.len()]).filter(|edits| *edits <= most)
 }

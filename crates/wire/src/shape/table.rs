@@ -13,11 +13,18 @@ use super::{Field, Object, Shape};
 
 /// Shapes that a file names, by their names.
 #[derive(Debug, Default)]
-pub(crate) struct Names(HashMap<String, Shape>);
+struct Names(HashMap<String, Shape>);
+
+impl Object {
+    /// A document, as its file lists its keys with the shapes that it names.
+    pub(crate) fn read(named: &Map<String, Value>, keys: Map<String, Value>) -> Result<Self, String> {
+        Names::read(named)?.object(&Map::from_iter([("fields".to_owned(), Value::Object(keys))]))
+    }
+}
 
 impl Names {
     /// Reads the shapes that the others are written with; they may use those before them.
-    pub(crate) fn read(named: &Map<String, Value>) -> Result<Self, String> {
+    fn read(named: &Map<String, Value>) -> Result<Self, String> {
         let mut names = Self::default();
         for (name, shape) in named {
             let shape = names.shape(shape)?;
@@ -27,7 +34,7 @@ impl Names {
     }
 
     /// Reads a shape.
-    pub(crate) fn shape(&self, written: &Value) -> Result<Shape, String> {
+    fn shape(&self, written: &Value) -> Result<Shape, String> {
         match written {
             Value::String(word) => self.word(word),
             Value::Array(items) => match items.as_slice() {
@@ -85,7 +92,7 @@ impl Names {
     }
 
     /// Reads `fields`, `rest` and `closed`.
-    pub(crate) fn object(&self, members: &Map<String, Value>) -> Result<Object, String> {
+    fn object(&self, members: &Map<String, Value>) -> Result<Object, String> {
         let fields = members.get("fields").and_then(Value::as_object).into_iter().flatten();
         let fields = fields.map(|(name, shape)| {
             let (bare, is_required) = name.strip_suffix('!').map_or((name.as_str(), false), |bare| (bare, true));

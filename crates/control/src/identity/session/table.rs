@@ -66,10 +66,12 @@ const END_OLD: &str = end_where!("created_at <= $4");
 const IS_OVERDUE: &str = "SELECT id FROM session WHERE ended_at IS NULL AND refreshed_at <= $1
     UNION ALL SELECT id FROM session WHERE ended_at IS NULL AND created_at <= $2 LIMIT 1";
 
-const SWEEP_ENDED: &str = "DELETE FROM session WHERE ended_at <= $1";
-const SWEEP_SUCCESSORS: &str = "DELETE FROM session_successor WHERE used_at <= $1";
-const SWEEP_MARKS: &str = "DELETE FROM not_before WHERE at <= $1";
-const SWEEP_LOGOUT_TOKENS: &str = "DELETE FROM logout_token WHERE expires_at <= $1";
+const SWEEP_ENDED: &str = "DELETE FROM session WHERE id IN (SELECT id FROM session WHERE ended_at <= $1 LIMIT 2000)";
+const SWEEP_SUCCESSORS: &str = "DELETE FROM session_successor WHERE (session, generation) IN
+    (SELECT session, generation FROM session_successor WHERE used_at <= $1 LIMIT 2000)";
+const SWEEP_MARKS: &str = "DELETE FROM not_before WHERE sub IN (SELECT sub FROM not_before WHERE at <= $1 LIMIT 2000)";
+const SWEEP_LOGOUT_TOKENS: &str =
+    "DELETE FROM logout_token WHERE id IN (SELECT id FROM logout_token WHERE expires_at <= $1 LIMIT 2000)";
 
 const KEEP_LOGOUT_TOKEN: &str = "INSERT INTO logout_token (id, expires_at) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING";
 
@@ -266,12 +268,11 @@ pub(super) async fn sweep(store: &Store, ended_by: i64, used_by: i64, now: i64) 
     for (sql, by) in
         [(SWEEP_ENDED, ended_by), (SWEEP_MARKS, ended_by), (SWEEP_SUCCESSORS, used_by), (SWEEP_LOGOUT_TOKENS, now)]
     {
-        removed += store.execute(sql, &[by.into()]).await?;
+        removed += store.execute_in_portions(sql, &[by.into()]).await?;
     }
     Ok(removed)
 }
 
-/// Whether the token was not obeyed before.
 const FORGET: &str = "UPDATE session
     SET sub = $1, email = NULL, idp_sid = NULL, client_ip = '', groups = NULL WHERE sub = $2 AND ended_at IS NOT NULL";
 
@@ -280,6 +281,7 @@ pub(super) async fn forget(store: &Store, sub: &str, pseudonym: &str) -> Result<
     store.execute(FORGET, &[pseudonym.into(), sub.into()]).await
 }
 
+/// Whether the token was not obeyed before.
 pub(super) async fn keep_logout_token(tx: &mut Tx, id: &str, expires_at: i64) -> Result<bool, StoreError> {
     Ok(tx.execute(KEEP_LOGOUT_TOKEN, &[id.into(), expires_at.into()]).await? == 1)
 }

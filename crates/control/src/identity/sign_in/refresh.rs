@@ -224,7 +224,7 @@ impl SignIn {
             Fault::Grant => (RefreshError::Ended, "token_endpoint"),
             Fault::Claims | Fault::Rule(_) | Fault::OtherPerson => (RefreshError::Ended, "claims"),
         };
-        // Who was only refused keeps the bearer until it expires; a person who has become another does not .
+        // Who was only refused keeps the bearer until it expires; a person who has become another does not.
         if failure.fault == Fault::OtherPerson {
             self.end_session(&session.id, Why::OtherPerson, asker).await;
         } else if let Some(claim) = claim {

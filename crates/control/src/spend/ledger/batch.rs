@@ -1,6 +1,6 @@
 //! What the ledger is told, and what of it goes into its next transaction.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -68,29 +68,30 @@ pub(super) struct Ask {
     pub(super) reply: oneshot::Sender<Verdict>,
 }
 
-/// A yes on its way to the caller. One that is never taken - the caller went away before it heard - is given back: nothing was
-/// sent, nothing is owed, and nobody else would end the reservation.
+/// An answer on its way to a caller, who ends the reservation that there is or may be. One that is never taken - the caller went
+/// away before it heard - is given back: nothing was sent, nothing is owed, and nobody else would end it.
 #[derive(Debug)]
-pub(super) struct Grant {
-    pub(super) record: Option<Arc<Record>>,
-    pub(super) granted: Granted,
-    pub(super) entries: mpsc::UnboundedSender<Entry>,
+pub(super) struct Promise<T> {
+    given: Option<(Uuid, T)>,
+    entries: mpsc::UnboundedSender<Entry>,
 }
 
-impl Grant {
-    /// Hands it to the caller, who ends the reservation.
-    pub(super) fn take(mut self) -> Granted {
-        self.record = None;
-        std::mem::take(&mut self.granted)
+impl<T> Promise<T> {
+    pub(super) fn new(id: Uuid, given: T, entries: mpsc::UnboundedSender<Entry>) -> Self {
+        Self { given: Some((id, given)), entries }
+    }
+
+    /// Hands it to the caller.
+    pub(super) fn take(mut self) -> Option<T> {
+        self.given.take().map(|(_, given)| given)
     }
 }
 
-impl Drop for Grant {
+impl<T> Drop for Promise<T> {
     fn drop(&mut self) {
-        if let Some(record) = self.record.take() {
+        if let Some((id, _)) = self.given.take() {
             // Fails only once the writer has ended, after everything was settled.
-            let pool = self.granted.pool.take();
-            let _ = self.entries.send(Entry::Settle(Settle { record, pool, outcome: Outcome::default() }));
+            let _ = self.entries.send(Entry::Withdraw(id));
         }
     }
 }
@@ -106,11 +107,12 @@ pub(super) struct Granted {
 /// What is answered to an ask.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    Granted(Grant),
+    Granted(Promise<Granted>),
     Over(Box<Standing>),
     TooDear(Box<Standing>),
     InFlight,
-    Unavailable,
+    /// Nobody could decide, and whether it was granted before the database was lost is not known.
+    Unavailable(Promise<()>),
 }
 
 /// What is decided about an ask.
@@ -127,12 +129,14 @@ pub(super) enum Decision {
 pub(super) enum Entry {
     /// May it spend? Answered once the answer is in the database.
     Ask(Ask),
-    /// It spends and needs no leave: nobody limits it, or its amount is out of a lease.
-    Admit { record: Arc<Record>, amount: Money, leased: bool },
-    /// It has cost more than was set aside.
-    Grow { id: Uuid, by: Money },
+    /// It spends and needs no leave: nobody limits it, its amount is out of a lease, or nobody could be asked.
+    Admit { aside: Aside, leased: bool },
+    /// It has cost more than was set aside: so much it is now.
+    Grow { id: Uuid, to: Money },
     /// It has ended.
     Settle(Settle),
+    /// It was never made.
+    Withdraw(Uuid),
     /// The database did not answer somebody.
     Lost,
     /// Answered once everything before it is in the database.
@@ -144,13 +148,15 @@ pub(super) enum Entry {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) settles: Vec<Settle>,
+    pub(super) withdrawn: HashSet<Uuid>,
+    /// What is to be set aside now, of those in the database.
     pub(super) grows: HashMap<Uuid, Money>,
     pub(super) admits: HashMap<Uuid, Aside>,
 }
 
 impl Batch {
     pub(super) fn len(&self) -> usize {
-        self.settles.len() + self.grows.len() + self.admits.len()
+        self.settles.len() + self.withdrawn.len() + self.grows.len() + self.admits.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -160,9 +166,10 @@ impl Batch {
     /// The batch in batches of one entry each.
     pub(super) fn split(self) -> Vec<Self> {
         let settles = self.settles.into_iter().map(|settle| Self { settles: vec![settle], ..Self::default() });
+        let withdrawn = self.withdrawn.into_iter().map(|id| Self { withdrawn: HashSet::from([id]), ..Self::default() });
         let grows = self.grows.into_iter().map(|grow| Self { grows: HashMap::from([grow]), ..Self::default() });
         let admits = self.admits.into_iter().map(|admit| Self { admits: HashMap::from([admit]), ..Self::default() });
-        settles.chain(grows).chain(admits).collect()
+        settles.chain(withdrawn).chain(grows).chain(admits).collect()
     }
 
     /// What has ended or begun, in money: what the accounts do not know of yet.
@@ -175,6 +182,8 @@ impl Batch {
         let room = |batch: &Self| most.saturating_sub(batch.len());
         let settles = from.settles.len().saturating_sub(room(self));
         self.settles.extend(from.settles.drain(settles..));
+        let withdrawn: Vec<Uuid> = from.withdrawn.iter().copied().take(room(self)).collect();
+        self.withdrawn.extend(withdrawn.into_iter().filter(|id| from.withdrawn.remove(id)));
         let admits: Vec<Uuid> = from.admits.keys().copied().take(room(self)).collect();
         self.admits.extend(admits.into_iter().filter_map(|id| from.admits.remove_entry(&id)));
         let grows: Vec<Uuid> = from.grows.keys().copied().take(room(self)).collect();
@@ -190,38 +199,43 @@ impl Batch {
     /// Takes on what another batch holds.
     pub(super) fn join(&mut self, other: Self) {
         self.settles.extend(other.settles);
+        self.withdrawn.extend(other.withdrawn);
         self.admits.extend(other.admits);
-        for (id, by) in other.grows {
-            self.grow(id, by);
+        for (id, to) in other.grows {
+            self.grow(id, to);
         }
     }
 
     /// The ids it is about, for the log.
     pub(super) fn describe(&self) -> String {
         let settles = self.settles.iter().map(|settle| format!("settlement {}", settle.record.id));
+        let withdrawn = self.withdrawn.iter().map(|id| format!("withdrawal of {id}"));
         let grows = self.grows.keys().map(|id| format!("growth of {id}"));
         let admits = self.admits.keys().map(|id| format!("reservation {id}"));
-        settles.chain(grows).chain(admits).collect::<Vec<_>>().join(", ")
+        settles.chain(withdrawn).chain(grows).chain(admits).collect::<Vec<_>>().join(", ")
     }
 
-    /// Takes an entry that needs no answer.
-    pub(super) fn admit(&mut self, record: Arc<Record>, amount: Money) {
-        self.admits.insert(record.id, Aside { record, amount, pool: None });
+    pub(super) fn admit(&mut self, aside: Aside) {
+        self.admits.insert(aside.record.id, aside);
     }
 
-    pub(super) fn grow(&mut self, id: Uuid, by: Money) {
+    pub(super) fn grow(&mut self, id: Uuid, to: Money) {
         // Not yet recorded: then it is recorded at its new size.
-        if let Some(aside) = self.admits.get_mut(&id) {
-            aside.amount = aside.amount.plus(by);
-        } else {
-            let grown = self.grows.entry(id).or_default();
-            *grown = grown.plus(by);
-        }
+        let amount = match self.admits.get_mut(&id) {
+            Some(aside) => &mut aside.amount,
+            None => self.grows.entry(id).or_default(),
+        };
+        *amount = to.max(*amount);
     }
 
     pub(super) fn settle(&mut self, settle: Settle) {
         // What is over before it was recorded needs no reservation any more.
         self.forget(&settle.record.id);
         self.settles.push(settle);
+    }
+
+    pub(super) fn withdraw(&mut self, id: Uuid) {
+        self.forget(&id);
+        self.withdrawn.insert(id);
     }
 }

@@ -83,10 +83,8 @@ impl Reservation {
             return;
         }
         // A quarter more than was seen, so that a long answer grows it now and then and not with every frame.
-        let target = charge.plus(Money::from_nano(charge.nano() / 4));
-        let by = target.minus(self.amount);
-        self.amount = target;
-        self.shared.enter(Entry::Grow { id: self.record.id, by });
+        self.amount = charge.plus(Money::from_nano(charge.nano() / 4));
+        self.shared.enter(Entry::Grow { id: self.record.id, to: self.amount });
     }
 
     /// What `usage` costs on `upstream`.

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use uuid::Uuid;
 
 use super::account::{Balance, Snapshot, Standing};
-use super::batch::{Aside, Ask, Batch, Decision, Granted, Record, Settle};
+use super::batch::{Aside, Ask, Batch, Decision, Granted, Record};
 use super::lease::{self, Change, Held, LeaseKey, Leases};
 use super::local::{self, Accounts};
 use crate::identity::Principal;
@@ -68,12 +67,11 @@ impl Work<'_> {
             table::bump_revision(&mut tx, "ledger").await?;
         }
         let mut deltas = Deltas::new();
-        let caps_revision = self.record_settlements(&mut tx, &batch.settles, &mut deltas).await?;
+        let caps_revision = self.record_ends(&mut tx, batch, &mut deltas).await?;
         if !asks.is_empty() || !leases.is_empty() {
             self.caps.refresh_in_unless(&mut tx, caps_revision).await?;
         }
-        self.record_growth(&mut tx, &batch.grows, &mut deltas).await?;
-        self.record_reservations(&mut tx, &batch.admits, &mut deltas).await?;
+        self.record_reservations(&mut tx, batch, &mut deltas).await?;
         let pools: Vec<_> = asks.iter().map(|ask| self.caps.pools(&ask.record.principal)).collect();
         let mut balances =
             Balances::read(&mut tx, &mut deltas, &wanted(asks, &pools, &leases), asks.is_empty()).await?;
@@ -96,14 +94,9 @@ impl Work<'_> {
     }
 
     /// Gives the revision of the caps too, which is asked for on the way.
-    async fn record_settlements(
-        &self,
-        tx: &mut Tx,
-        settles: &[Settle],
-        deltas: &mut Deltas,
-    ) -> Result<i64, StoreError> {
-        let told = table::settle(tx, settles).await?;
-        for settle in settles {
+    async fn record_ends(&self, tx: &mut Tx, batch: &Batch, deltas: &mut Deltas) -> Result<i64, StoreError> {
+        let told = table::settle(tx, &batch.settles, &batch.withdrawn).await?;
+        for settle in &batch.settles {
             let charge = if told.new.contains(&settle.record.id) {
                 settle.outcome.charge
             } else {
@@ -122,40 +115,24 @@ impl Work<'_> {
         Ok(told.caps_revision)
     }
 
-    async fn record_growth(
-        &self,
-        tx: &mut Tx,
-        grows: &HashMap<Uuid, Money>,
-        deltas: &mut Deltas,
-    ) -> Result<(), StoreError> {
-        if grows.is_empty() {
-            return Ok(());
+    /// What has begun, and what has become more than was set aside for it. An earlier attempt may have been committed
+    /// unseen: only what is new is added.
+    async fn record_reservations(&self, tx: &mut Tx, batch: &Batch, deltas: &mut Deltas) -> Result<(), StoreError> {
+        let mut grown = batch.grows.clone();
+        if !batch.admits.is_empty() {
+            let new = table::insert_reservations(tx, &self.reservation_rows(batch.admits.values())).await?;
+            for (id, aside) in &batch.admits {
+                if new.contains(id) {
+                    add_reserved(deltas, aside);
+                } else {
+                    // It may have grown since that attempt.
+                    grown.insert(*id, aside.amount);
+                }
+            }
         }
-        let rows = Rows::of(grows.iter(), |row, (id, by)| {
-            row.id(*id);
-            row.int(by.nano());
-        });
-        for grown in table::grow_reservations(tx, &rows).await? {
-            let by = grows.get(&grown.id).copied().unwrap_or_default();
-            grown.add_to(deltas, by);
-        }
-        Ok(())
-    }
-
-    async fn record_reservations(
-        &self,
-        tx: &mut Tx,
-        reservations: &HashMap<Uuid, Aside>,
-        deltas: &mut Deltas,
-    ) -> Result<(), StoreError> {
-        if reservations.is_empty() {
-            return Ok(());
-        }
-        // An earlier attempt may have been committed unseen: only what is new is added.
-        let rows = self.reservation_rows(reservations.values());
-        for id in table::insert_reservations(tx, &rows).await? {
-            if let Some(aside) = reservations.get(&id) {
-                add_reserved(deltas, aside);
+        if !grown.is_empty() {
+            for (reservation, by) in table::grow_reservations(tx, &grown).await? {
+                reservation.add_to(deltas, by);
             }
         }
         Ok(())

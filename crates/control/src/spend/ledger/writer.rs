@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::batch::{Ask, Batch, Decision, Entry, Grant, Outcome, Settle, Verdict};
+use super::batch::{Ask, Batch, Decision, Entry, Promise, Settle, Verdict};
 use super::figures::Told;
 use super::lease::Leases;
 use super::work::{Decisions, Work};
@@ -58,6 +58,8 @@ pub struct Writer {
     leases: Leases,
     /// No lease is given any more.
     ending: bool,
+    /// Dead replicas have left more than was swept so far.
+    sweeping: bool,
     /// Committed, but not yet durably, since `durable_at`.
     committed: Vec<Settle>,
     durable_at: Instant,
@@ -68,7 +70,8 @@ pub struct Writer {
     backlog: Batch,
     /// Since when the oldest entry of batch or backlog waits.
     waiting_since: Option<Instant>,
-    /// The database did not answer. It is probed in the background; until it answers, nobody waits for it.
+    /// The database did not answer. It is probed in the background, and nobody waits for it until it has taken a transaction
+    /// again.
     down: bool,
 }
 
@@ -86,6 +89,7 @@ impl Writer {
             flushes: Vec::new(),
             leases: Leases::default(),
             ending: false,
+            sweeping: false,
             known: HashMap::new(),
             unknown: HashMap::new(),
             backlog: Batch::default(),
@@ -116,7 +120,7 @@ impl Writer {
                 () = stop.cancelled() => break,
                 () = answered(&mut probe) => {
                     probe = None;
-                    self.set_down(false);
+                    self.down = false;
                 }
                 _ = upkeep.tick() => {
                     self.upkeep(ticks).await;
@@ -129,7 +133,7 @@ impl Writer {
                 },
                 () = tokio::time::sleep(look_again) => {}
             }
-            if self.has_work() || self.must_be_durable() {
+            if self.has_work() || self.must_be_durable() || self.is_on_trial() {
                 self.commit().await;
             }
             self.tell_full();
@@ -151,15 +155,23 @@ impl Writer {
         }
     }
 
-    fn set_down(&mut self, down: bool) {
-        if down {
-            // What the database had not yet on its disk may be gone with it. What it kept is not counted twice.
-            self.backlog.settles.append(&mut self.committed);
-        } else if self.down {
+    fn lose_database(&mut self) {
+        // What the database had not yet on its disk may be gone with it. What it kept is not counted twice.
+        self.backlog.settles.append(&mut self.committed);
+        self.down = true;
+        self.shared.board.down.store(true, Ordering::Relaxed);
+    }
+
+    /// The database has answered a probe, but has not taken a transaction yet: it may hang again at a row that the probe did
+    /// not look at, so nobody else waits for it.
+    fn is_on_trial(&self) -> bool {
+        !self.down && self.shared.board.down.load(Ordering::Relaxed)
+    }
+
+    fn find_database(&self) {
+        if self.shared.board.down.swap(false, Ordering::Relaxed) {
             tracing::info!(waiting = self.backlog.len(), "ledger: the database is back; what waited is counted now");
         }
-        self.down = down;
-        self.shared.board.down.store(down, Ordering::Relaxed);
     }
 
     fn tell_full(&mut self) {
@@ -227,7 +239,9 @@ impl Writer {
     }
 
     fn take(&mut self, entry: Entry) {
-        if self.waiting_since.is_none() && !matches!(entry, Entry::Ask(_) | Entry::Flush(_) | Entry::Lost) {
+        if self.waiting_since.is_none()
+            && !matches!(entry, Entry::Ask(_) | Entry::Flush(_) | Entry::Lost | Entry::Withdraw(_))
+        {
             self.waiting_since = Some(self.shared.instant());
         }
         match entry {
@@ -235,20 +249,24 @@ impl Writer {
                 self.meet(&ask.record.principal);
                 self.asks.push(ask);
             }
-            Entry::Admit { record, amount, leased } => {
-                self.meet(&record.principal);
+            Entry::Admit { aside, leased } => {
+                self.meet(&aside.record.principal);
                 if leased {
-                    self.leases.use_up(&record.account, &record.keys, amount);
+                    self.leases.use_up(&aside.record.account, &aside.record.keys, aside.amount);
                 }
-                self.batch.admit(record, amount);
+                self.batch.admit(aside);
             }
-            Entry::Grow { id, by } if self.backlog.admits.contains_key(&id) => self.backlog.grow(id, by),
-            Entry::Grow { id, by } => self.batch.grow(id, by),
+            Entry::Grow { id, to } if self.backlog.admits.contains_key(&id) => self.backlog.grow(id, to),
+            Entry::Grow { id, to } => self.batch.grow(id, to),
             Entry::Settle(settle) => {
                 self.backlog.forget(&settle.record.id);
                 self.batch.settle(settle);
             }
-            Entry::Lost => self.set_down(true),
+            Entry::Withdraw(id) => {
+                self.backlog.forget(&id);
+                self.batch.withdraw(id);
+            }
+            Entry::Lost => self.lose_database(),
             Entry::Flush(done) => self.flushes.push(done),
         }
     }
@@ -270,6 +288,7 @@ impl Writer {
         let durable = self.must_be_durable();
         match self.try_commit(durable).await {
             Ok(decisions) => {
+                self.find_database();
                 let batch = std::mem::take(&mut self.batch);
                 self.keep(batch.settles, durable);
                 self.answer(decisions);
@@ -324,10 +343,15 @@ impl Writer {
                 }
             }
         }
-        for ask in asks {
+        let mut asks = asks.into_iter();
+        while let Some(ask) = asks.next() {
             let waiting = std::mem::replace(&mut self.asks, vec![ask]);
             match self.try_commit(true).await {
                 Ok(decisions) => self.answer(decisions),
+                Err(error) if error.is_outage() => {
+                    self.asks.extend(waiting.into_iter().chain(asks));
+                    return self.hold_back(&error);
+                }
                 Err(error) => {
                     tracing::error!("ledger: a request could not be decided: {error}");
                     self.answer_all_unavailable();
@@ -335,6 +359,7 @@ impl Writer {
             }
             self.asks.extend(waiting);
         }
+        self.find_database();
         self.answer_flushes();
     }
 
@@ -384,8 +409,7 @@ impl Writer {
     fn tell(&self, ask: Ask, decision: Decision) {
         let verdict = match decision {
             Decision::Granted(granted) => {
-                let (record, entries) = (Some(ask.record), self.shared.entries.clone());
-                Verdict::Granted(Grant { record, granted, entries })
+                Verdict::Granted(Promise::new(ask.record.id, granted, self.shared.entries.clone()))
             }
             Decision::Over(standing) => Verdict::Over(standing),
             Decision::TooDear(standing) => Verdict::TooDear(standing),
@@ -397,22 +421,16 @@ impl Writer {
 
     fn answer_all_unavailable(&mut self) {
         for ask in std::mem::take(&mut self.asks) {
-            // An answer that nobody waits for was no promise.
-            drop(ask.reply.send(Verdict::Unavailable));
+            // It may have been granted by a transaction that was not heard of. Whoever does not go ahead takes that back.
+            let doubt = Promise::new(ask.record.id, (), self.shared.entries.clone());
+            drop(ask.reply.send(Verdict::Unavailable(doubt)));
         }
     }
 
     /// Keeps what must not be lost for the next attempt, and lets nobody wait for it.
     fn hold_back(&mut self, error: &StoreError) {
-        self.set_down(true);
-        for ask in std::mem::take(&mut self.asks) {
-            let record = Arc::clone(&ask.record);
-            let told = ask.reply.send(Verdict::Unavailable).is_ok();
-            if self.shared.fail_closed || !told {
-                // Nobody knows whether it was granted; nobody else would end it.
-                self.batch.settle(Settle { record, pool: None, outcome: Outcome::default() });
-            }
-        }
+        self.lose_database();
+        self.answer_all_unavailable();
         self.backlog.join(std::mem::take(&mut self.batch));
         tracing::warn!(waiting = self.backlog.len(), "ledger: {error}; what was settled is kept and tried again");
     }
@@ -430,7 +448,7 @@ impl Writer {
             Err(error) => {
                 tracing::warn!("ledger: who was seen is not recorded: {error}");
                 if error.is_outage() {
-                    self.set_down(true);
+                    self.lose_database();
                 }
                 for (sub, _) in self.unknown.drain() {
                     self.known.remove(&sub);
@@ -458,7 +476,7 @@ impl Writer {
         let instant = shared.instant();
         self.leases.give_back(&shared.accounts, &shared.keys(shared.clock.now()), instant, false);
         shared.accounts.forget(instant);
-        if !ticks.is_multiple_of(RENEW_EVERY) {
+        if !ticks.is_multiple_of(RENEW_EVERY) && !self.sweeping {
             return Ok(());
         }
         let now = shared.clock.now();
@@ -468,15 +486,21 @@ impl Writer {
         let shared = &self.shared;
         // Nobody else can be alive on an embedded database: what is left there was left by a process that died.
         let before = if shared.store.is_embedded() { Timestamp::MAX } else { now };
-        let Swept { settled, released } = table::sweep_expired(&shared.store, before, &self.replica).await?;
-        if settled + released > 0 {
-            tracing::warn!(
-                settled,
-                released,
-                "ledger: requests of a process that died were charged at their estimates, and its leases given back"
-            );
+        loop {
+            let Swept { settled, released, more } = table::sweep_expired(&shared.store, before, &self.replica).await?;
+            if settled + released > 0 {
+                tracing::warn!(
+                    settled,
+                    released,
+                    "ledger: requests of a process that died were charged at their estimates, and its leases given back"
+                );
+            }
+            self.sweeping = more;
+            // What a predecessor left belongs to the totals before anything is admitted; later nobody waits for the rest.
+            if !more || (ticks > 0 && !self.inbox.is_empty()) {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     async fn renew_leases(&mut self, until: Timestamp) -> Result<(), StoreError> {
@@ -505,7 +529,7 @@ impl Writer {
             // Whatever was entered last is to be on the disk.
             let (last, _) = oneshot::channel();
             self.flushes.push(last);
-            self.set_down(false);
+            self.down = false;
             self.commit().await;
             if self.down {
                 if self.shared.instant() >= deadline {

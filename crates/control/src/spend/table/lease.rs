@@ -62,9 +62,12 @@ pub(in crate::spend) async fn renew_leases(store: &Store, replica: &str, until: 
 
 /// `$2` is the replica that asks: it gives its own back when it wants.
 const DELETE_EXPIRED: &str = "
-    DELETE FROM lease WHERE expires_at < $1 AND replica <> $2 RETURNING account, day, week, month, amount";
+    DELETE FROM lease WHERE (replica, account, day) IN
+        (SELECT replica, account, day FROM lease WHERE expires_at < $1 AND replica <> $2 LIMIT 500)
+    RETURNING account, day, week, month, amount";
 
-/// Gives back to their accounts what dead replicas held and had not used, as far as anyone knows.
+/// Gives back to their accounts what dead replicas held and had not used, as far as anyone knows: at most
+/// [`super::reservation::PORTION`] of it.
 pub(super) async fn release_expired(
     tx: &mut Tx,
     before: Timestamp,

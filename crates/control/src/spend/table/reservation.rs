@@ -1,7 +1,7 @@
 //! What is in flight, and what a dead replica left there.
 
 use jiff::Timestamp;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -96,14 +96,34 @@ pub(in crate::spend) async fn delete_reservations(tx: &mut Tx, ids: &Rows) -> Re
     tx.fetch(DELETE_RESERVATIONS, &ids.param()).await?.iter().map(Found::read).collect()
 }
 
+const AMOUNTS: &str = "SELECT id, amount FROM reservation WHERE id IN (SELECT e.value->>0 FROM json_each($1) AS e)";
 const GROW_RESERVATIONS: &str = "
-    UPDATE reservation SET amount = amount + CAST(e.value->>1 AS BIGINT)
-    FROM json_each($1) AS e WHERE reservation.id = e.value->>0
+    UPDATE reservation SET amount = CAST(e.value->>1 AS BIGINT)
+    FROM json_each($1) AS e WHERE reservation.id = e.value->>0 AND reservation.amount < CAST(e.value->>1 AS BIGINT)
     RETURNING reservation.id, reservation.account, reservation.day, reservation.week, reservation.month,
               reservation.amount, reservation.pool";
 
-pub(in crate::spend) async fn grow_reservations(tx: &mut Tx, rows: &Rows) -> Result<Vec<Found>, StoreError> {
-    tx.fetch(GROW_RESERVATIONS, &rows.param()).await?.iter().map(Found::read).collect()
+/// Sets amounts that are larger than those of the rows, and gives what has grown, and by how much. Only their own replica
+/// changes rows; another may take them away, and what is gone does not grow.
+pub(in crate::spend) async fn grow_reservations(
+    tx: &mut Tx,
+    amounts: &HashMap<Uuid, Money>,
+) -> Result<Vec<(Found, Money)>, StoreError> {
+    let rows = Rows::of(amounts.iter(), |row, (id, amount)| {
+        row.id(*id);
+        row.int(amount.nano());
+    });
+    let rows = rows.param();
+    let mut answers = tx.fetch_all(&[(AMOUNTS, &rows), (GROW_RESERVATIONS, &rows)]).await?.into_iter();
+    let mut next = || answers.next().unwrap_or_default();
+    let read = |row: &Row| Ok((id(row.text(0)?)?, Money::from_nano(row.int(1)?)));
+    let before = next().iter().map(read).collect::<Result<HashMap<Uuid, Money>, StoreError>>()?;
+    let by = |grown: Found| {
+        let before = before.get(&grown.id).copied().unwrap_or(grown.amount);
+        let by = grown.amount.minus(before);
+        (grown, by)
+    };
+    next().iter().map(|row| Found::read(row).map(by)).collect()
 }
 
 const RENEW: &str = "UPDATE reservation SET expires_at = $1 WHERE replica = $2";
@@ -118,6 +138,8 @@ pub(in crate::spend) async fn renew_reservations(
 
 /// `$2` is a replica whose reservations are alive whatever their expiry says: the one that asks.
 const EXPIRED: &str = "SELECT id FROM reservation WHERE expires_at < $1 AND replica <> $2 ORDER BY id LIMIT 500";
+/// That many, so that none of many statements takes long.
+pub(super) const PORTION: usize = 500;
 
 /// Settles at its estimate what no living replica will settle. The usage row says so, and the real charge replaces it if
 /// it still comes.
@@ -139,9 +161,11 @@ pub(in crate::spend) struct Swept {
     pub(in crate::spend) settled: usize,
     /// Leases that were given back.
     pub(in crate::spend) released: usize,
+    /// There may be more.
+    pub(in crate::spend) more: bool,
 }
 
-/// Settles expired reservations at their estimates, and gives expired leases back.
+/// Settles expired reservations at their estimates, and gives expired leases back: a portion of them.
 pub(in crate::spend) async fn sweep_expired(
     store: &Store,
     before: Timestamp,
@@ -167,6 +191,7 @@ pub(in crate::spend) async fn sweep_expired(
         }
     }
     swept.released = release_expired(&mut tx, before, replica, &mut deltas).await?;
+    swept.more = expired.len() == PORTION || swept.released == PORTION;
     finish(tx, Rows::none(), Rows::none(), &deltas).await?;
     Ok(swept)
 }

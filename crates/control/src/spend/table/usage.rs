@@ -74,14 +74,20 @@ pub(in crate::spend) struct Settled {
     pub(in crate::spend) caps_revision: i64,
 }
 
-/// Writes usage, ends reservations, and looks whether caps have changed, in one round trip.
-pub(in crate::spend) async fn settle(tx: &mut Tx, settles: &[Settle]) -> Result<Settled, StoreError> {
+/// Writes usage, ends reservations, those of requests that were never made too, and looks whether caps have changed, in one
+/// round trip.
+pub(in crate::spend) async fn settle(
+    tx: &mut Tx,
+    settles: &[Settle],
+    withdrawn: &HashSet<Uuid>,
+) -> Result<Settled, StoreError> {
     let rows = Rows::of(settles.iter(), write_usage);
-    let ended = Rows::of_ids(settles.iter().map(|settle| settle.record.id));
+    let ended = Rows::of_ids(settles.iter().map(|settle| settle.record.id).chain(withdrawn.iter().copied()));
     let (usage, ended, name) = (rows.param(), ended.param(), [Param::Text(crate::spend::cap::TOPIC)]);
     let revision: Statement<'_> = (REVISION, &name);
     let statements = [revision, (INSERT_USAGE, &usage), (DELETE_RESERVATIONS, &ended)];
-    let wanted = if settles.is_empty() { &statements[..1] } else { &statements[..] };
+    let nothing_ended = settles.is_empty() && withdrawn.is_empty();
+    let wanted = if nothing_ended { &statements[..1] } else { &statements[..] };
     let mut answers = tx.fetch_all(wanted).await?.into_iter();
     let mut next = || answers.next().unwrap_or_default();
     Ok(Settled {

@@ -8,9 +8,10 @@ use serde_json::json;
 use tokio::join;
 
 use super::super::Failure;
-use super::gateway::{Gateway, MODEL, Received};
-use crate::upstream::Endpoint;
+use super::gateway::{Gateway, MODEL, Received, config};
+use crate::upstream::credential::anthropic::FederationConfig;
 use crate::upstream::scripted::{Exchange, Server, http};
+use crate::upstream::{AnthropicConfig, ApiConfig, Credential, Endpoint};
 
 const EVENTS: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nrequest-id: req_up\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -112,6 +113,36 @@ async fn a_client_that_leaves_before_the_headers_stops_the_upstream_and_pays_its
     exchange.closed().await;
     assert_eq!(gateway.ended().await, "client_aborted 499 by a: 20+0 tokens, $0.00006 estimated");
     assert_eq!(gateway.books().await, (cost(20, 0), 0, vec![cost(20, 0)]));
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_the_next_upstream_has_its_request_pays_nothing() {
+    let (first, second) = (Server::start().await, Server::start().await);
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token");
+    std::fs::write(&token, "header.claims.signature").unwrap();
+    let mut exchanging = config("b", &second.url());
+    let federation = FederationConfig {
+        federation_rule_id: "rule".to_owned(),
+        organization_id: "org".to_owned(),
+        identity_token_file: token,
+        workspace_id: None,
+        service_account_id: None,
+    };
+    exchanging.api = ApiConfig::Anthropic(AnthropicConfig {
+        credential: Credential::Federation(federation),
+        forward_user_identity: false,
+    });
+    let gateway = Gateway::with(vec![config("a", &first.url()), exchanging], None).await;
+    let busy = http(503, "", "busy");
+    // The first one had all of it; the second one is still being asked for its token.
+    let asked_for_token = tokio::select! {
+        _ = gateway.messages(body()) => unreachable!("nobody serves it"),
+        (_, exchange) = async { (first.answer(busy).await, second.accept().await) } => exchange,
+    };
+    assert!(asked_for_token.head.starts_with("POST /v1/oauth/token "), "{}", asked_for_token.head);
+    assert_eq!(gateway.ended().await, "client_aborted 499 by b: null+null tokens, $0");
+    assert_eq!(gateway.books().await, (0, 0, vec![0]));
 }
 
 #[tokio::test]

@@ -168,19 +168,21 @@ where
                     }
                 }
                 Poll::Pending => {
+                    let waited = SILENCE * *this.pings;
                     if this.silence.is_none() {
-                        this.silence.set(Some(tokio::time::sleep(SILENCE)));
+                        let left = this.idle.saturating_sub(waited);
+                        this.silence.set(Some(tokio::time::sleep(SILENCE.min(left))));
                     }
                     let Some(silence) = this.silence.as_mut().as_pin_mut() else { return Poll::Pending };
                     if silence.poll(cx).is_pending() {
                         return Poll::Pending;
                     }
-                    *this.pings += 1;
-                    if SILENCE * *this.pings >= *this.idle {
+                    if waited + SILENCE >= *this.idle {
                         let seconds = this.idle.as_secs_f64();
                         *this.broken = Some(AnswerError::Stream(format!("it has sent nothing for {seconds} s")));
                         continue;
                     }
+                    *this.pings += 1;
                     *this.ready = PING;
                 }
             }
@@ -267,6 +269,23 @@ mod tests {
             assert!(next(&mut body).await.is_some());
         }
         assert_eq!(body.frame().await.unwrap().unwrap_err().to_string(), "it has sent nothing for 300 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "time is the runtime's here, and stands still")]
+    async fn it_is_given_up_at_its_idle_timeout_and_not_at_the_ping_after_it() {
+        for (idle, pings) in [(5, 0), (15, 0), (20, 1), (31, 2)] {
+            let (_sender, source) = Channel::new(8);
+            let idle = Duration::from_secs(idle);
+            let mut body = Box::pin(CloudBody::new(source, Framing::Events, idle));
+            let began = tokio::time::Instant::now();
+            for _ in 0..pings {
+                assert!(next(&mut body).await.is_some());
+            }
+            body.frame().await.unwrap().unwrap_err();
+            let waited = began.elapsed();
+            assert!(waited >= idle && waited < idle + Duration::from_secs(1), "{idle:?}: {waited:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

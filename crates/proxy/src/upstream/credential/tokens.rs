@@ -58,6 +58,11 @@ impl Tokens {
         self.renewed.get(renewing).await.map(|value| HeaderValue::clone(&value))
     }
 
+    /// The upstream refused what was `shown`: another one is fetched for the next request. Whether it will be.
+    pub(in crate::upstream) fn refused(&self, shown: &HeaderValue) -> bool {
+        self.renewed.refused(|current| current == shown)
+    }
+
     fn fresh(&self, fetched: &Fetched) -> Result<Fresh<HeaderValue>, CredentialError> {
         let bearer = SecretString::from(format!("Bearer {}", fetched.token.expose_secret()));
         let mut value = HeaderValue::from_str(bearer.expose_secret()).map_err(|_| CredentialError::Unreadable {

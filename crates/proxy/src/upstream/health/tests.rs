@@ -139,6 +139,13 @@ fn an_upstream_that_says_when_to_come_back_is_left_alone_until_then() {
     );
     assert!(circuits.fails(&answered(529, Some("86400"))));
     assert!(circuits.after(300).serves(), "nobody is left alone for a day");
+    // As a date: the clock has come to 12:05:07.
+    assert!(circuits.fails(&answered(503, Some("Sun, 22 Nov 2026 12:06:00 GMT"))));
+    assert!(circuits.after(52).health.enter(MODEL).is_none());
+    assert!(circuits.after(1).serves());
+    for word in ["Sun, 22 Nov 2026 12:00:00 GMT", "soon", "-1", "1.5", ""] {
+        assert!(circuits.fails(&answered(503, Some(word))) && circuits.serves(), "{word:?}");
+    }
 }
 
 #[test]

@@ -408,6 +408,18 @@ fn how_an_upstream_fails_over_is_checked() {
     let (config, _) = valid(&upstream("breaker: {enabled: false}"));
     assert_eq!(config.upstreams[0].breaker, None);
     refused("limits: {max_concurrent_requests: 0}", &["limits.max_concurrent_requests: must be"]);
+    for (wrong, key) in [
+        ("{enabled: true, reply_tokens: 0}", "reply_tokens: must be"),
+        ("{enabled: true, reply_tokens: 100001}", "reply_tokens: must be"),
+        ("{enabled: true, reply_seconds: 600.1}", "reply_seconds: must be"),
+        ("{enabled: true, reply_seconds: -1}", "reply_seconds: must be"),
+        ("{reply_tokens: 1}", "enabled: "),
+    ] {
+        refused(&format!("load_test_mode: {wrong}"), &[&format!("load_test_mode.{key}")]);
+    }
+    let (config, warnings) = valid("load_test_mode: {enabled: true, reply_tokens: 100000, reply_seconds: 600}");
+    assert_eq!(config.load_test.map(|mode| (mode.reply_tokens, mode.reply_time.as_secs())), Some((100_000, 600)));
+    assert!(warnings.iter().any(|warning| warning.to_string().contains("load test mode is on")), "{warnings:?}");
 }
 
 #[test]

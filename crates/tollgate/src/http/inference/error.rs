@@ -26,6 +26,7 @@ pub(super) fn response(failure: &Failure, request_id: &str, blocked_message: Opt
         | Failure::Unserved(_)
         | Failure::Blocked { refusal: Refusal::Unbounded(_), .. } => ErrorType::InvalidRequest,
         Failure::TooLarge => ErrorType::RequestTooLarge,
+        Failure::BodyStalled(_) => ErrorType::Timeout,
         Failure::Blocked { refusal: Refusal::Over(_) | Refusal::TooDear { .. } | Refusal::Unavailable, .. } => {
             ErrorType::Billing
         }
@@ -117,6 +118,7 @@ fn dress(headers: &mut HeaderMap, failure: &Failure) {
         Failure::Full(_) => drop(headers.insert(RETRY_AFTER, seconds(Duration::ZERO))),
         Failure::Body(_)
         | Failure::BodyCut
+        | Failure::BodyStalled(_)
         | Failure::TooLarge
         | Failure::Denied(_)
         | Failure::Unserved(_)
@@ -199,6 +201,8 @@ mod tests {
     async fn other_failures_keep_the_texts_of_the_contract() {
         insta::assert_snapshot!(told(Failure::Body(BodyError::InvalidJson), None).await, @r#"400 [] {"type":"error","request_id":"r-1","error":{"type":"invalid_request_error","message":"invalid JSON"}}"#);
         insta::assert_snapshot!(told(Failure::TooLarge, None).await, @r#"413 [] {"type":"error","request_id":"r-1","error":{"type":"request_too_large","message":"payload too large"}}"#);
+        let stalled = Failure::BodyStalled(Duration::from_secs(60));
+        insta::assert_snapshot!(told(stalled, None).await, @r#"408 [] {"type":"error","request_id":"r-1","error":{"type":"timeout_error","message":"nothing came of the request body for 60 s"}}"#);
         insta::assert_snapshot!(told(Failure::Exhausted { configured: 3 }, None).await, @r#"502 [] {"type":"error","request_id":"r-1","error":{"type":"api_error","message":"all upstreams failed (3 attempted)"}}"#);
         insta::assert_snapshot!(told(Failure::Full(Full::Gateway), None).await, @r#"529 ["retry-after: 1"] {"type":"error","request_id":"r-1","error":{"type":"overloaded_error","message":"the gateway is serving as many requests as it may; try again shortly"}}"#);
         insta::assert_snapshot!(told(Failure::Full(Full::Person), None).await, @r#"429 ["retry-after: 1"] {"type":"error","request_id":"r-1","error":{"type":"rate_limit_error","message":"you have as many requests open as one person may; try again when one of them has ended"}}"#);

@@ -1,10 +1,9 @@
 //! Device authorization (RFC 8628): the device's request, and the pages where a person decides about it.
 
-use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use control::audit::Event;
-use control::identity::sign_in::Departure;
+use control::identity::sign_in::{Departure, SignInError};
 use control::identity::{GRANT_LIFE, POLL_INTERVAL, UserCode};
 use control::limit::{Hit, RateLimit};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -25,13 +24,7 @@ const LONGEST_SURFACE: usize = 64;
 const LOOKS_PER_DECISION: u32 = 20;
 
 /// `POST /oauth/device_authorization`: anyone may ask, so many times per address, with any body.
-pub(super) async fn authorize(
-    State(surface): State<Surface>,
-    facts: RequestFacts,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let form = Form::read(&headers, body).await;
+pub(super) async fn authorize(State(surface): State<Surface>, facts: RequestFacts, form: Form) -> Response {
     let bucket = format!("devauth:{}", facts.client_ip);
     match surface.counters.hit(&bucket, surface.config.device_authorization, surface.clock.now()).await {
         Ok(Hit::Within) => {}
@@ -45,7 +38,7 @@ pub(super) async fn authorize(
         }
         Err(error) => return unavailable(&error.into(), &facts),
     }
-    let named = form.as_ref().and_then(|form| form.get("surface")).and_then(recognisable);
+    let named = form.get("surface").and_then(recognisable);
     match surface.sign_in.begin(named.as_deref(), asker(&facts)).await {
         Ok(begun) => {
             let page = format!("{}/device", surface.config.public_origin);
@@ -81,10 +74,7 @@ pub(super) async fn show(State(surface): State<Surface>, facts: RequestFacts, Ra
     match surface.sign_in.look_up(&code).await {
         Ok(Some(grant)) => surface.pages().approve(&code, &grant, facts.client_ip, surface.clock.now()),
         Ok(None) => unknown(&surface, &typed),
-        Err(error) => {
-            tell(&error, &facts);
-            out_of_order(&surface, &facts)
-        }
+        Err(error) => out_of_order(&surface, &error, &facts),
     }
 }
 
@@ -93,19 +83,16 @@ pub(super) async fn confirm(
     State(surface): State<Surface>,
     facts: RequestFacts,
     headers: HeaderMap,
-    body: Body,
+    form: Form,
 ) -> Response {
-    let typed = match decided(&surface, &facts, &headers, body).await {
+    let typed = match decided(&surface, &facts, &headers, &form).await {
         Ok(typed) => typed,
         Err(refusal) => return *refusal,
     };
     match surface.sign_in.confirm(UserCode::read(&typed).as_ref(), asker(&facts)).await {
         Ok(Some(departure)) => depart(&surface, &departure),
         Ok(None) => unknown(&surface, &typed),
-        Err(error) => {
-            tell(&error, &facts);
-            out_of_order(&surface, &facts)
-        }
+        Err(error) => out_of_order(&surface, &error, &facts),
     }
 }
 
@@ -114,9 +101,9 @@ pub(super) async fn deny(
     State(surface): State<Surface>,
     facts: RequestFacts,
     headers: HeaderMap,
-    body: Body,
+    form: Form,
 ) -> Response {
-    let typed = match decided(&surface, &facts, &headers, body).await {
+    let typed = match decided(&surface, &facts, &headers, &form).await {
         Ok(typed) => typed,
         Err(refusal) => return *refusal,
     };
@@ -127,10 +114,7 @@ pub(super) async fn deny(
             detail: None,
         }),
         Ok(false) => unknown(&surface, &typed),
-        Err(error) => {
-            tell(&error, &facts);
-            out_of_order(&surface, &facts)
-        }
+        Err(error) => out_of_order(&surface, &error, &facts),
     }
 }
 
@@ -139,9 +123,8 @@ async fn decided(
     surface: &Surface,
     facts: &RequestFacts,
     headers: &HeaderMap,
-    body: Body,
+    form: &Form,
 ) -> Result<String, Box<Response>> {
-    let form = Form::read(headers, body).await;
     // Before the limit: another site's page must not use up this person's tries.
     if !is_same_origin(headers, surface.browser_origin().as_deref()) {
         refused_decision(surface, facts, "csrf_rejected");
@@ -150,7 +133,7 @@ async fn decided(
     }
     let bucket = format!("device:{}", facts.client_ip);
     within(surface, &bucket, surface.config.device_verify, facts).await?;
-    let typed = form.as_ref().and_then(|form| form.get("user_code")).unwrap_or_default().to_owned();
+    let typed = form.get("user_code").unwrap_or_default().to_owned();
     if typed.trim().is_empty() {
         refused_decision(surface, facts, "unknown_code");
         let problem = "Please enter the code that your device shows.";
@@ -172,10 +155,7 @@ async fn within(surface: &Surface, bucket: &str, limit: RateLimit, facts: &Reque
             }
             Err(Box::new(page))
         }
-        Err(error) => {
-            tell(&error.into(), facts);
-            Err(Box::new(out_of_order(surface, facts)))
-        }
+        Err(error) => Err(Box::new(out_of_order(surface, &error.into(), facts))),
     }
 }
 
@@ -203,8 +183,9 @@ fn unknown(surface: &Surface, typed: &str) -> Response {
     surface.pages().enter(StatusCode::NOT_FOUND, Some(problem), &typed)
 }
 
-/// The store gives no answer.
-pub(super) fn out_of_order(surface: &Surface, facts: &RequestFacts) -> Response {
+/// The page of a sign-in that cannot be served; the cause goes to the log.
+pub(super) fn out_of_order(surface: &Surface, error: &SignInError, facts: &RequestFacts) -> Response {
+    tell(error, facts);
     let words = Words {
         title: "Sign-in is not available right now",
         text: "Nothing was changed. Please try again in a minute.",

@@ -1,28 +1,30 @@
 //! Forms as browsers and OAuth clients post them, and whether one came from our own page.
 
-use axum::body::{Body, to_bytes};
+use std::convert::Infallible;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::{FromRequest, Request};
 use http::{HeaderMap, header};
+use http_body_util::BodyExt;
 use url::form_urlencoded;
 
-/// Longer bodies are read to their end and ignored, so that the client is there to hear the answer.
+/// Longer forms are none.
 const LONGEST_FORM: usize = 64 * 1024;
 
-/// The fields of a posted form, in order.
+/// The fields of a posted form, in order; none when the body is no form, or an absurdly long one.
 pub(super) struct Form(Vec<(String, String)>);
 
-impl Form {
-    /// `None` when the body is no form, or an absurdly long one.
-    pub(super) async fn read(headers: &HeaderMap, body: Body) -> Option<Self> {
-        // The outermost layer has bounded the body.
-        let body = to_bytes(body, usize::MAX).await.ok()?;
-        let is_form =
-            media_type(headers).is_some_and(|kind| kind.eq_ignore_ascii_case("application/x-www-form-urlencoded"));
-        if !is_form || body.len() > LONGEST_FORM {
-            return None;
-        }
-        Some(Self(form_urlencoded::parse(&body).into_owned().collect()))
-    }
+impl<S: Send + Sync> FromRequest<S> for Form {
+    type Rejection = Infallible;
 
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Infallible> {
+        let (head, body) = request.into_parts();
+        let body = short(body).await.filter(|_| is_form(&head.headers)).unwrap_or_default();
+        Ok(Self(form_urlencoded::parse(&body).into_owned().collect()))
+    }
+}
+
+impl Form {
     /// The first field of that name.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
@@ -34,8 +36,27 @@ impl Form {
     }
 }
 
-fn media_type(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::CONTENT_TYPE)?.to_str().ok()?.split(';').next().map(str::trim)
+/// A body of at most [`LONGEST_FORM`]. Anyone may post here, so of a longer one nothing is kept. It is read to its end all the
+/// same, so that the client is there to hear the answer, unless it need not have one: the outermost layer has judged only a
+/// length that was declared.
+async fn short(mut body: Body) -> Option<Vec<u8>> {
+    let ends = body.size_hint().upper().is_some();
+    let mut kept = Some(Vec::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(part) = frame.ok()?.into_data() else { continue };
+        kept = kept.filter(|kept| kept.len() + part.len() <= LONGEST_FORM);
+        match &mut kept {
+            Some(kept) => kept.extend_from_slice(&part),
+            None if ends => {}
+            None => return None,
+        }
+    }
+    kept
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()?.split(';').next());
+    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"))
 }
 
 /// Whether a browser posted from our own page. `Sec-Fetch-Site`, which no page can forge, decides when it is there;
@@ -84,16 +105,31 @@ mod tests {
     #[tokio::test]
     async fn only_a_form_is_read() {
         let read = async |kind: Option<&str>, body: &'static str| {
-            let mut headers = HeaderMap::new();
-            if let Some(kind) = kind {
-                headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
-            }
-            Form::read(&headers, Body::from(body)).await.and_then(|form| form.get("user_code").map(str::to_owned))
+            let form = posted(kind, Body::from(body)).await;
+            form.get("user_code").map(str::to_owned)
         };
         let form = Some("application/x-www-form-urlencoded; charset=UTF-8");
         assert_eq!(read(form, "x=1&user_code=A+B%2D&user_code=C").await.as_deref(), Some("A B-"));
         assert_eq!(read(form, "").await, None);
         assert_eq!(read(None, "user_code=A").await, None);
         assert_eq!(read(Some("application/json"), r#"{"user_code":"A"}"#).await, None);
+    }
+
+    async fn posted(kind: Option<&str>, body: Body) -> Form {
+        let mut request = Request::new(body);
+        if let Some(kind) = kind {
+            request.headers_mut().insert(header::CONTENT_TYPE, kind.parse().unwrap());
+        }
+        Form::from_request(request, &()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_body_longer_than_any_form_is_none_and_one_without_an_end_is_not_waited_for() {
+        let kind = Some("application/x-www-form-urlencoded");
+        let form = |length| format!("a={}", "x".repeat(length - 2));
+        assert!(posted(kind, Body::from(form(LONGEST_FORM))).await.get("a").is_some());
+        assert!(posted(kind, Body::from(form(LONGEST_FORM + 1))).await.get("a").is_none());
+        let endless = futures_util::stream::repeat_with(|| Ok::<_, Infallible>("a=b&"));
+        assert!(posted(kind, Body::from_stream(endless)).await.get("a").is_none());
     }
 }

@@ -1,11 +1,10 @@
 //! The token endpoint (RFC 6749, section 3.2): device codes and refresh tokens for bearers.
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use control::identity::sign_in::{Redemption, Tokens};
 use control::limit::Hit;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use secrecy::ExposeSecret;
 use wire::oauth::{ErrorCode, TokenRequest, TokenResponse, TokenType};
 
@@ -15,13 +14,7 @@ use super::{Surface, asker};
 use crate::http::layers::RequestFacts;
 
 /// `POST /oauth/token`: the code or token that is presented is the credential.
-pub(super) async fn grant(
-    State(surface): State<Surface>,
-    facts: RequestFacts,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let Some(form) = Form::read(&headers, body).await else { return refuse(ErrorCode::InvalidRequest) };
+pub(super) async fn grant(State(surface): State<Surface>, facts: RequestFacts, form: Form) -> Response {
     match TokenRequest::from_form(form.pairs()) {
         Err(error) => refuse(error),
         Ok(TokenRequest::DeviceCode { device_code }) => match surface.sign_in.redeem(&device_code).await {

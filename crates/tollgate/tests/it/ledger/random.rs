@@ -1,9 +1,18 @@
 //! Whatever happens, in whatever order: every counter is the sum of its rows, and no account passes its bound.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use control::clock::TestClock;
+use control::identity::Principal;
+use control::spend::{Config, Period, Reservation, Scope};
+use control::store::Config as StoreConfig;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Proptest, RngAlgorithm, TestRng, TestRunner};
+use wire::usage::Usage;
 
-use super::*;
+use super::house::{House, Running, USED, config, principal, run, settlement, store_config, strict};
+use crate::support::database::{self, Database};
 
 const PEOPLE: [&str; 3] = ["alice", "bob", "carl"];
 const CENTS: i64 = 60;

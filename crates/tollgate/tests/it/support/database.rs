@@ -2,15 +2,21 @@
 //! Whatever way the test process ends, the server ends with it and its files are removed.
 
 use std::fs;
+use std::future::poll_fn;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempDir;
-use tokio_postgres::{Client, NoTls};
+use tokio::sync::watch;
+use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 use super::http::unused_port;
+
+mod relay;
+
+pub(crate) use relay::Relay;
 
 /// The two kinds of database a gateway can keep its state in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +94,29 @@ pub(crate) async fn connect(url: &str) -> Client {
         tokio_postgres::connect(url, NoTls).await.unwrap_or_else(|error| panic!("{url}: {error:?}"));
     tokio::spawn(connection);
     client
+}
+
+/// Counts the rows that are inserted into a PostgreSQL table from now on, as they are committed and as long as the session
+/// lives.
+pub(crate) async fn committed_rows(url: &str, table: &str) -> (Client, watch::Receiver<usize>) {
+    let (client, mut connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    let (count, counted) = watch::channel(0);
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+            if let AsyncMessage::Notification(_) = message {
+                count.send_modify(|count| *count += 1);
+            }
+        }
+    });
+    // Equal notifications of one transaction are one: each says which row.
+    let tell = format!(
+        "CREATE OR REPLACE FUNCTION tell_of_a_row() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM pg_notify('committed', NEW.id); RETURN NEW; END $$;
+         CREATE OR REPLACE TRIGGER tell_of_a_row AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION tell_of_a_row();
+         LISTEN committed"
+    );
+    client.batch_execute(&tell).await.unwrap();
+    (client, counted)
 }
 
 /// A PostgreSQL server. Tests of outages start their own; all others share one through [`fresh_database`].

@@ -52,6 +52,13 @@ impl Process {
         child.wait().unwrap();
     }
 
+    /// The most memory it has had, in KiB.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+    }
+
     /// The first operational line that contains `text`; waits for it.
     pub(crate) async fn line(&self, text: &str) -> String {
         let mut lines = self.lines.clone();

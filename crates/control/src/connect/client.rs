@@ -66,7 +66,7 @@ pub enum RequestError {
 pub struct ResponseBody {
     incoming: Incoming,
     /// What came behind the frames that were joined, and is none of them.
-    next: Option<Polled>,
+    next: Option<Box<Result<Frame<Bytes>, hyper::Error>>>,
     /// `None` once the connection is kept, or closed.
     driver: Option<Box<dyn Drive>>,
 }
@@ -318,7 +318,8 @@ impl ResponseBody {
                     joined.extend(frame.into_data());
                 }
                 other => {
-                    self.next = Some(other);
+                    // An end is told again to whoever asks again.
+                    self.next = other.map(Box::new);
                     break;
                 }
             }
@@ -339,7 +340,7 @@ impl Body for ResponseBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled> {
         let first = match self.next.take() {
-            Some(next) => next,
+            Some(next) => Some(*next),
             None => ready!(self.receive(cx)),
         };
         let first = match first.map(|frame| frame.map(Frame::into_data)) {
@@ -352,15 +353,12 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.next {
-            Some(next) => next.is_none(),
-            None => self.incoming.is_end_stream(),
-        }
+        self.next.is_none() && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(Some(Ok(next))) = &self.next else { return self.incoming.size_hint() };
-        let (held, coming) = (next.data_ref().map_or(0, Bytes::len) as u64, self.incoming.size_hint());
+        let held = self.next.as_ref().and_then(|next| Some(next.as_ref().as_ref().ok()?.data_ref()?.len()));
+        let (held, coming) = (held.unwrap_or_default() as u64, self.incoming.size_hint());
         let mut hint = SizeHint::new();
         hint.set_lower(coming.lower().saturating_add(held));
         if let Some(upper) = coming.upper() {

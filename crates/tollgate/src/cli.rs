@@ -33,7 +33,8 @@ enum Command {
     /// and every settlement is written before the process ends.
     #[command(after_help = "Environment: CLAUDE_GATEWAY_LOG_LEVEL (debug, info, warn, error), \
         CLAUDE_GATEWAY_DRAIN_TIMEOUT_MS, CLAUDE_GATEWAY_ALLOW_LOOPBACK=1 (upstreams, collectors and identity providers \
-        on this machine), HTTPS_PROXY, HTTP_PROXY and NO_PROXY (towards upstreams).\n\n\
+        on this machine), HTTPS_PROXY, HTTP_PROXY and NO_PROXY (towards upstreams), \
+        CLAUDE_GATEWAY_PROXY_IS_EGRESS_BOUNDARY=1 (the proxy resolves names and decides).\n\n\
         Example: tollgate serve --config gateway.yaml")]
     Serve(ConfigFile),
     /// Read a configuration, print every problem and warning, and exit.

@@ -72,18 +72,22 @@ impl Connector {
         Some((proxies.intercept(destination)?, proxies.are_boundary))
     }
 
-    /// Every address of the host; refused when one of them is, so that no answer can hide behind another.
+    /// Every address of the host.
     async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
         if !self.is_guarded {
             return lookup(host, port).await;
         }
         check_literal_host(host, self.allow_loopback)?;
-        let addresses = lookup(host, port).await?;
-        for address in &addresses {
-            check_address(address.ip(), self.allow_loopback).map_err(|blocked| blocked.resolved_from(host))?;
-        }
-        Ok(addresses)
+        checked(host, lookup(host, port).await?, self.allow_loopback)
     }
+}
+
+/// Refused when one of them is, so that no answer can hide behind another.
+fn checked(host: &str, addresses: Vec<SocketAddr>, allow_loopback: bool) -> Result<Vec<SocketAddr>, ConnectError> {
+    for address in &addresses {
+        check_address(address.ip(), allow_loopback).map_err(|blocked| blocked.resolved_from(host))?;
+    }
+    Ok(addresses)
 }
 
 impl Service<Uri> for Connector {
@@ -196,4 +200,21 @@ async fn first_to_answer(host: &str, addresses: &[SocketAddr]) -> Result<TcpStre
 
 fn no_address(host: &str) -> ConnectError {
     ConnectError::Dns { host: host.to_owned(), source: std::io::Error::other("the name has no address") }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_refused_when_any_of_its_addresses_is() {
+        let addresses = |hosts: &[&str]| hosts.iter().map(|host| format!("{host}:443").parse().unwrap()).collect();
+        let good: Vec<SocketAddr> = addresses(&["192.0.2.1", "10.0.0.1", "[2001:db8::1]"]);
+        assert_eq!(checked("idp.example", good.clone(), false).unwrap(), good);
+        for last in ["169.254.169.254", "127.0.0.1", "[::ffff:127.0.0.1]", "[fd00:ec2::254]"] {
+            let refusal = checked("idp.example", addresses(&["192.0.2.1", last]), false).unwrap_err();
+            assert!(matches!(refusal, ConnectError::Blocked(_)), "{last}: {refusal}");
+        }
+    }
 }

@@ -367,14 +367,17 @@ mod tests {
     #[test]
     fn sizes_are_judged_by_what_is_declared() {
         let edge = edge(&[]);
-        let with = |name: &'static str, value: &str| {
+        let with = |headers: &[(&'static str, &str)]| {
             let mut request = Request::new(axum::body::Body::empty());
             *request.method_mut() = Method::POST;
-            request.headers_mut().insert(name, value.parse().unwrap());
+            for (name, value) in headers {
+                request.headers_mut().insert(*name, value.parse().unwrap());
+            }
             edge.admit_body(&request, "id").err().map(|response| response.status().as_u16())
         };
-        assert_eq!(with("content-length", "10"), None);
-        assert_eq!(with("content-length", "11"), Some(413));
-        assert_eq!(with("transfer-encoding", "chunked"), Some(411));
+        assert_eq!(with(&[("content-length", "10")]), None);
+        assert_eq!(with(&[("content-length", "11")]), Some(413));
+        assert_eq!(with(&[("transfer-encoding", "chunked")]), Some(411));
+        assert_eq!(with(&[("content-length", "10"), ("transfer-encoding", "chunked")]), Some(400));
     }
 }

@@ -265,6 +265,7 @@ mod tests {
         let groups = OidcConfig { allowed_groups: vec!["eng".to_owned()], ..config() };
         let denied = |person: &Person, verified, config| admit(person, verified, config).unwrap_err().says_no(config);
         assert_eq!(admit(&ann(Some("Ann@EXAMPLE.com"), &[]), None, &domains), Ok(()));
+        assert_eq!(admit(&ann(Some("\"ann@evil.org\"@example.com"), &[]), None, &domains), Ok(()), "after the last @");
         assert_eq!(admit(&ann(None, &["x", "eng"]), Some(true), &groups), Ok(()));
         assert_eq!(admit(&ann(None, &[]), None, &config()), Ok(()));
         for email in ["ann@sub.example.com", "ann@example.com.evil", "example.com", "ann@example.com@evil.org"] {

@@ -72,24 +72,21 @@ mod tests {
 
     #[test]
     fn the_challenge_is_the_one_of_rfc_7636_appendix_b() {
-        assert_eq!(
-            sha256("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"),
-            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
-        );
+        let with = |verifier: Option<&str>| state(verifier.map(str::to_owned), 0).challenge();
+        let challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+        assert_eq!(with(Some("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk")).as_deref(), Some(challenge));
+        assert_eq!(with(None), None);
+    }
+
+    fn state(verifier: Option<String>, expires: i64) -> LoginState {
+        let [attempt, grant, flow, nonce] = ["a", "g", "f", "n"].map(str::to_owned);
+        LoginState { attempt, grant, flow, nonce, verifier, binding: sha256("right"), expires }
     }
 
     #[test]
     fn a_state_is_bound_to_one_browser_and_ends_with_the_device_code() {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        let state = LoginState {
-            attempt: "a".to_owned(),
-            grant: "g".to_owned(),
-            flow: "f".to_owned(),
-            nonce: "n".to_owned(),
-            verifier: None,
-            binding: sha256("right"),
-            expires: now.as_second() + 600,
-        };
+        let state = state(None, now.as_second() + 600);
         assert!(state.is_bound_to(Some("right")));
         assert!(!state.is_bound_to(Some("wrong")) && !state.is_bound_to(Some("")) && !state.is_bound_to(None));
         assert!(state.is_fresh(now) && !state.is_fresh(now + jiff::SignedDuration::from_secs(600)));

@@ -134,3 +134,21 @@ fn read(query: &str) -> (Option<String>, ProviderAnswer) {
     answer.error_description = answer.error_description.map(shortened);
     (state, answer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_parameter_that_is_there_twice_the_first_counts_and_long_words_are_cut() {
+        let (state, answer) = read("state=a&code=1&state=b&code=2&iss=x&iss=y&other=1");
+        assert_eq!(
+            (state.as_deref(), answer.code.as_deref(), answer.iss.as_deref()),
+            (Some("a"), Some("1"), Some("x"))
+        );
+        assert_eq!((answer.error, answer.error_description), (None, None));
+        let (state, answer) = read(&format!("error=e%0Ad&error_description={}", "d".repeat(1000)));
+        assert_eq!((state, answer.code, answer.error.as_deref()), (None, None, Some("ed")));
+        assert_eq!(answer.error_description.map(|words| words.len()), Some(LONGEST_WORDS));
+    }
+}

@@ -265,6 +265,18 @@ async fn decisions_share_one_limit_that_other_sites_cannot_use_up() {
 }
 
 #[tokio::test]
+async fn looking_at_codes_is_bounded_too_and_typing_one_wrong_is_no_look() {
+    let gateway = Gateway::start().await;
+    for _ in 0..60 {
+        assert_eq!(gateway.get("/device?user_code=BCDF-GHJK").await.status, StatusCode::NOT_FOUND);
+    }
+    let answer = gateway.get("/device?user_code=BCDF-GHJK").await;
+    assert_eq!((answer.status, answer.header("retry-after")), (StatusCode::TOO_MANY_REQUESTS, "600"));
+    assert_eq!(gateway.get("/device").await.status, StatusCode::OK);
+    assert_eq!(gateway.get("/device?user_code=AEIO").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn a_person_approves_and_the_device_collects_its_tokens_once() {
     let gateway = Gateway::start().await;
     let begun = gateway.begin("").await;

@@ -72,7 +72,10 @@ fn signers() -> Vec<Signer> {
 
 impl Signer {
     fn id_token(&self, issuer: &str) -> String {
-        let header = json!({"alg": self.algorithm, "kid": self.algorithm});
+        self.id_token_under(&json!({"alg": self.algorithm, "kid": self.algorithm}), issuer)
+    }
+
+    fn id_token_under(&self, header: &Value, issuer: &str) -> String {
         let claims = json!({"iss": issuer, "aud": "gateway", "sub": "u-1", "nonce": "n", "iat": NOW, "exp": NOW + 60});
         let signed = format!("{}.{}", base64(header.to_string().as_bytes()), base64(claims.to_string().as_bytes()));
         let signature = base64(&(self.sign)(signed.as_bytes()));
@@ -122,6 +125,35 @@ async fn a_signature_with_one_bit_changed_is_refused_under_every_algorithm() {
                 "{}",
                 signer.algorithm
             );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_signs_only_what_it_is_published_for_and_only_tokens_that_are_understood() {
+    let provider = FakeProvider::start().await;
+    let pair = Arc::new(RsaKeyPair::generate(KeySize::Rsa2048).unwrap());
+    let signer = rsa(&pair, "RS256", &signature::RSA_PKCS1_SHA256);
+    let config = OidcConfig { id_token_algorithm: Some("RS256"), ..provider.config() };
+    let (header, no_key) = (json!({"alg": "RS256", "kid": "RS256"}), "no valid key found in issuer's jwks_uri");
+    for (published, header, refusal) in [
+        (json!({}), header.clone(), None),
+        (json!({}), json!({"alg": "RS256"}), None),
+        (json!({"use": "enc"}), header.clone(), Some(no_key)),
+        (json!({"alg": "RS512"}), header.clone(), Some(no_key)),
+        (json!({"kid": "another"}), header.clone(), Some(no_key)),
+        (json!({}), json!({"alg": "RS256", "kid": "RS256", "crit": ["x"], "x": 1}), Some("id_token is malformed")),
+    ] {
+        let mut jwk = signer.jwk.clone();
+        jwk.as_object_mut().unwrap().extend(published.as_object().unwrap().clone());
+        provider.publish(vec![jwk]);
+        let party = party(config.clone()).await.unwrap().0;
+        let token = signer.id_token_under(&header, &provider.url);
+        provider.script.lock().unwrap().answer = json!({"id_token": token});
+        match (exchanged(&party).await, refusal) {
+            (Ok(_), None) => {}
+            (Err(failure), Some(detail)) => assert!(failure.detail.starts_with(detail), "{}", failure.detail),
+            (outcome, _) => unreachable!("{published} {header}: {outcome:?}"),
         }
     }
 }

@@ -15,6 +15,7 @@ fn admin() -> WriteAccess {
         name: None,
         groups: vec!["admins".to_owned()],
         session: None,
+        groups_unread: false,
         billing_group_tag: None,
     };
     Admin::person(&boss, &["admins".to_owned()]).unwrap().write_access().unwrap()
@@ -246,9 +247,15 @@ async fn the_provider_signs_out_one_of_its_sessions_or_a_person_once_per_token()
     let foreign = logout(json!({"jti": "2", "sid": "s-1", "sub": "u-2"}));
     assert_eq!(house.sign_in.backchannel_logout(&foreign, ASKER).await.unwrap(), Logout::Done);
     assert_eq!(ended(), [false, true, false], "the session of another person");
+    let bearers = house.sign_in.bearers();
+    let without_session = Principal { session: None, ..house.principal(&sessions[0]) };
+    let without_session = bearers.issue(&without_session, house.clock.now()).token;
+    let is_good = || bearers.verify(without_session.expose_secret(), house.clock.now()).is_ok();
+    assert!(is_good());
     let all = logout(json!({"jti": "3", "sub": "u-1"}));
     assert_eq!(house.sign_in.backchannel_logout(&all, ASKER).await.unwrap(), Logout::Done);
     assert_eq!(ended(), [true, true, true]);
+    assert!(!is_good());
     assert_eq!(house.audited("session.end").await["reason"], "idp_logout");
     assert!(matches!(house.sign_in.backchannel_logout("junk", ASKER).await.unwrap(), Logout::Refused(_)));
 }
@@ -273,6 +280,7 @@ async fn a_session_in_use_ends_when_it_is_old() {
 #[tokio::test]
 async fn a_session_that_nobody_refreshes_ends() {
     let (house, tokens) = House::refreshing().await;
+    house.provider.claim(json!({"exp": NOW + 1_000_000_000}));
     house.clock.advance(Duration::from_secs(30 * DAY));
     assert_eq!(house.refresh(&tokens).await.err(), Some(RefreshError::Ended));
     house.sign_in.sweep().await.unwrap();
@@ -331,6 +339,16 @@ async fn a_rotated_secret_is_good_for_bearers_refresh_tokens_and_states_until_it
     assert_eq!(house.verified(&old), Err(BearerError::UnknownKey));
     assert_eq!(house.refresh(&old).await.err(), Some(RefreshError::Ended));
     assert_eq!(house.sign_in.returned(Some(&parameter(&departure, "state")), ASKER).err(), Some(BadState));
+}
+
+#[tokio::test]
+async fn what_one_client_was_given_to_refresh_with_is_never_sent_as_another() {
+    let (mut house, tokens) = House::refreshing().await;
+    house.oidc.client_id = "another".to_owned();
+    let asked = house.provider.asked_for("/token");
+    let house = house.restarted(&[SECRET]).await;
+    assert_eq!(house.refresh(&tokens).await.err(), Some(RefreshError::Ended));
+    assert_eq!(house.provider.asked_for("/token"), asked);
 }
 
 #[tokio::test]

@@ -83,6 +83,7 @@ async fn measure(rules: usize, polls: u32) -> Result<(usize, Duration)> {
         name: Some("Ann Example".to_owned()),
         groups: (0..20).map(|index| format!("group-{index}")).collect(),
         session: None,
+        groups_unread: false,
         billing_group_tag: None,
     };
     let bearer = format!("Bearer {}", bearers.issue(&ann, clock.now()).token.expose_secret());

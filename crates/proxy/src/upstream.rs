@@ -48,7 +48,7 @@ use vertex::Vertex;
 
 pub use affinity::{CACHE_LIFE, CacheKey, LONG_CACHE_LIFE};
 pub use answer::{Answer, AnswerBody, AnswerError};
-pub use anthropic::answer_headers;
+pub use anthropic::{answer_headers, request_headers};
 pub use aws::{AssumeRole, AwsConfig, AwsCredential, SessionName};
 pub use bedrock::{BedrockConfig, Guardrail};
 pub use candidates::{Candidate, Round, Unserved};

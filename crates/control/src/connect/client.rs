@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use http::header::{HOST, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -24,6 +24,13 @@ use crate::clock::{Clock, SystemClock};
 
 /// Shorter than the idle timeouts of common load balancers, so that a kept connection is not found dead.
 const KEEP: Duration = Duration::from_secs(50);
+
+/// Frames below this many bytes are joined with what has come behind them: a copy of so little costs less than one more
+/// step of every layer between here and the client's socket.
+const SMALL: usize = 4096;
+
+/// Joined frames are no longer than this and one small frame.
+const JOINED: usize = 16 << 10;
 
 /// What the connector allows itself for a connection; a budget above it changes nothing.
 const LONGEST_CONNECT: Duration = Duration::from_secs(10);
@@ -54,11 +61,18 @@ pub enum RequestError {
 
 /// The body of an answer. Reading it to its end keeps the connection for the next request; dropping it before closes the
 /// connection, which tells the other side to stop.
+///
+/// Small frames that have come together leave it as one; none waits for another.
 pub struct ResponseBody {
     incoming: Incoming,
+    /// What came behind the frames that were joined, and is none of them.
+    next: Option<Box<Result<Frame<Bytes>, hyper::Error>>>,
     /// `None` once the connection is kept, or closed.
     driver: Option<Box<dyn Drive>>,
 }
+
+/// What a body has to say: a frame, its end, or why it broke.
+type Polled = Option<Result<Frame<Bytes>, hyper::Error>>;
 
 /// A connection that waits for its next request.
 struct Idle<B: Body + 'static> {
@@ -174,7 +188,7 @@ where
         let driver =
             |connection| Driver { wire: Wire { sender, connection }, key: key.clone(), idle: self.idle.clone() };
         let driver = open.map(|connection| Box::new(driver(connection)) as Box<dyn Drive>);
-        Ok(response.map(|incoming| ResponseBody { incoming, driver }))
+        Ok(response.map(|incoming| ResponseBody { incoming, next: None, driver }))
     }
 
     async fn connect(&self, key: &Key) -> Result<Wire<B>, RequestError> {
@@ -266,18 +280,8 @@ where
 }
 
 impl ResponseBody {
-    fn keep(&mut self) {
-        if let Some(driver) = self.driver.take() {
-            driver.keep();
-        }
-    }
-}
-
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    /// What the connection has, driving it when that is nothing yet.
+    fn receive(&mut self, cx: &mut Context<'_>) -> Poll<Polled> {
         let mut frame = Pin::new(&mut self.incoming).poll_frame(cx);
         if frame.is_pending()
             && let Some(driver) = &mut self.driver
@@ -296,12 +300,71 @@ impl Body for ResponseBody {
         frame
     }
 
+    /// `first` and the small frames that have come behind it.
+    fn join(&mut self, first: Bytes, cx: &mut Context<'_>) -> Bytes {
+        if first.len() >= SMALL {
+            return first;
+        }
+        let mut joined = BytesMut::new();
+        while first.len().max(joined.len()) < JOINED
+            && let Poll::Ready(next) = self.receive(cx)
+        {
+            match next {
+                Some(Ok(frame)) if frame.data_ref().is_some_and(|data| data.len() < SMALL) => {
+                    if joined.is_empty() {
+                        joined.reserve(SMALL);
+                        joined.extend_from_slice(&first);
+                    }
+                    joined.extend(frame.into_data());
+                }
+                other => {
+                    // An end is told again to whoever asks again.
+                    self.next = other.map(Box::new);
+                    break;
+                }
+            }
+        }
+        if joined.is_empty() { first } else { joined.freeze() }
+    }
+
+    fn keep(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            driver.keep();
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Polled> {
+        let first = match self.next.take() {
+            Some(next) => Some(*next),
+            None => ready!(self.receive(cx)),
+        };
+        let first = match first.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(data))) => data,
+            Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+            None => return Poll::Ready(None),
+        };
+        Poll::Ready(Some(Ok(Frame::data(self.join(first, cx)))))
+    }
+
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.next.is_none() && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let held = self.next.as_ref().and_then(|next| Some(next.as_ref().as_ref().ok()?.data_ref()?.len()));
+        let (held, coming) = (held.unwrap_or_default() as u64, self.incoming.size_hint());
+        let mut hint = SizeHint::new();
+        hint.set_lower(coming.lower().saturating_add(held));
+        if let Some(upper) = coming.upper() {
+            hint.set_upper(upper.saturating_add(held));
+        }
+        hint
     }
 }
 
@@ -393,5 +456,64 @@ mod tests {
             drop(stream);
         });
         assert!(refused.is_err());
+    }
+
+    /// What came of an answer whose body was written in these pieces, each after the frame before it was there.
+    async fn frames(head: &str, pieces: &[&[u8]]) -> (Vec<usize>, Option<hyper::Error>) {
+        let egress = Egress::new(&Config { allow_loopback: true, proxy: None }).unwrap();
+        let client = egress.client::<Full<Bytes>>();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let request = Request::post(&url).body(Full::new(Bytes::from_static(b"{}"))).unwrap();
+        let accept = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut read = Vec::new();
+            while !read.ends_with(b"{}") {
+                assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0);
+            }
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream
+        };
+        let (answer, mut stream) = tokio::join!(client.request(request), accept);
+        let mut body = answer.unwrap().into_body();
+        let mut came = Vec::new();
+        for piece in pieces {
+            stream.write_all(piece).await.unwrap();
+            let frame = body.frame().await.unwrap().unwrap();
+            came.push(frame.into_data().unwrap().len());
+        }
+        drop(stream);
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(frame) => came.push(frame.into_data().unwrap().len()),
+                Err(error) => return (came, Some(error)),
+            }
+        }
+        (came, None)
+    }
+
+    const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+
+    #[tokio::test]
+    async fn small_chunks_that_have_come_together_are_one_frame_and_wait_for_no_other() {
+        let together = b"1\r\na\r\n2\r\nbc\r\n3\r\ndef\r\n";
+        let (came, error) = frames(CHUNKED, &[together, b"2\r\ngh\r\n1\r\ni\r\n0\r\n\r\n"]).await;
+        assert!(error.is_none());
+        assert_eq!(came, [6, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_large_chunk_is_a_frame_of_its_own_and_nothing_of_it_is_lost() {
+        let large = [b"2\r\nab\r\n1000\r\n".to_vec(), vec![b'x'; SMALL], b"\r\n0\r\n\r\n".to_vec()].concat();
+        let (came, error) = frames(CHUNKED, &[&large]).await;
+        assert!(error.is_none());
+        assert_eq!((came[0], came[1..].iter().sum::<usize>()), (2, SMALL));
+    }
+
+    #[tokio::test]
+    async fn what_came_before_a_connection_broke_comes_before_the_error() {
+        let (came, error) = frames(CHUNKED, &[b"2\r\nab\r\n1\r\nc\r\nnonsense"]).await;
+        assert!(error.is_some());
+        assert_eq!(came, [3]);
     }
 }

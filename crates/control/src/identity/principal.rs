@@ -11,6 +11,8 @@ pub struct Principal {
     pub name: Option<String>,
     /// Group names, as the provider orders them.
     pub groups: Vec<String>,
+    /// There are more of them than the bearer carries, and they could not be read: those that the configuration names are there.
+    pub groups_unread: bool,
     /// The session that the bearer belongs to (`sid`); absent in bearers of the reference.
     pub session: Option<String>,
     /// `billing_group_tag` claim.

@@ -355,6 +355,7 @@ impl Bearers {
             name: claims.name,
             groups: claims.groups.unwrap_or_default(),
             session: claims.sid,
+            groups_unread: false,
             billing_group_tag: claims.billing_group_tag,
         };
         Ok(Authenticated { principal, all_groups: claims.groups_digest })

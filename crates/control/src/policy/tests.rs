@@ -39,6 +39,7 @@ fn principal(email: Option<&str>, groups: &[&str]) -> Principal {
         name: None,
         groups: groups.iter().map(|&group| group.to_owned()).collect(),
         session: None,
+        groups_unread: false,
         billing_group_tag: None,
     }
 }

@@ -246,6 +246,11 @@ impl Caps {
         Period::ALL.into_iter().any(limits) || copy.has_pool(principal)
     }
 
+    /// Whether any is set on a group.
+    pub(super) fn name_groups(&self) -> bool {
+        !self.copy.load().groups.is_empty()
+    }
+
     /// Which state of the table is known.
     pub(super) fn revision(&self) -> i64 {
         self.copy.load().revision
@@ -472,6 +477,7 @@ mod tests {
             email: None,
             name: None,
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            groups_unread: false,
             session: None,
             billing_group_tag: None,
         }

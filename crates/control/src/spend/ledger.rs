@@ -174,6 +174,7 @@ impl Ledger {
     /// [`Refusal::Over`] or [`Refusal::Unavailable`].
     pub async fn check(&self, principal: &Principal) -> Result<(), Refusal> {
         let shared = &self.shared;
+        shared.counted(shared.know_groups(principal))?;
         let (now, instant) = (shared.clock.now(), shared.instant());
         let (keys, revision) = (shared.keys(now), shared.caps.revision());
         if !shared.caps.limit(principal) || shared.accounts.is_leased(principal, &keys, revision, instant) {
@@ -229,10 +230,13 @@ impl Ledger {
         if shared.board.full.load(Ordering::Relaxed) {
             return Err(Refusal::Unavailable);
         }
-        let amount = shared.amount(permit.model(), &admission)?;
+        shared.know_groups(&admission.principal)?;
+        let is_limited = shared.caps.limit(&admission.principal);
+        let is_bounded = is_limited && shared.overshoot == Overshoot::None;
+        let amount = shared.amount(permit.model(), &admission, is_bounded)?;
         let now = shared.clock.now();
         let keys = shared.keys(now);
-        let (account, way) = shared.way(&admission.principal, &keys, amount);
+        let (account, way) = shared.way(&admission.principal, is_limited, &keys, amount);
         let record = Arc::new(Record {
             id: admission.id,
             account,
@@ -240,6 +244,7 @@ impl Ledger {
             model: Arc::clone(permit.model()),
             origin: admission.origin,
             body_bytes: admission.size.body_bytes,
+            is_bounded,
             started_at: now,
             keys,
         });
@@ -313,9 +318,9 @@ impl Shared {
     }
 
     /// How a request is admitted, and the name of its account.
-    fn way(&self, principal: &Principal, keys: &Arc<Keys>, amount: Money) -> (Arc<str>, Way) {
+    fn way(&self, principal: &Principal, is_limited: bool, keys: &Arc<Keys>, amount: Money) -> (Arc<str>, Way) {
         let now = self.instant();
-        if !self.caps.limit(principal) {
+        if !is_limited {
             return (self.accounts.name(principal, now), Way::Free);
         }
         let revision = self.caps.revision();
@@ -326,9 +331,9 @@ impl Shared {
     }
 
     /// What is set aside for a request: the most it can cost when no cap may be passed, else what it is expected to cost.
-    fn amount(&self, model: &Model, admission: &Admission) -> Result<Money, Refusal> {
+    fn amount(&self, model: &Model, admission: &Admission, is_bounded: bool) -> Result<Money, Refusal> {
         let size = &admission.size;
-        if self.overshoot == Overshoot::None && self.caps.limit(&admission.principal) {
+        if is_bounded {
             let most = size.most(model).map_err(Refusal::Unbounded)?;
             return Ok(most.on_the_dearest(&admission.quotes));
         }
@@ -380,6 +385,11 @@ impl Shared {
             self.accounts.remember_pool(key.1, key.0, settled, read_at);
         }
         Ok(())
+    }
+
+    /// Whose groups could not be read may be under caps that nobody here knows of.
+    fn know_groups(&self, principal: &Principal) -> Result<(), Refusal> {
+        if principal.groups_unread && self.caps.name_groups() { self.without_database() } else { Ok(()) }
     }
 
     fn counted<T>(&self, verdict: Result<T, Refusal>) -> Result<T, Refusal> {

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use control::policy::permit::Permit;
 use control::spend::ledger::Admission;
 use control::spend::{Ledger, Origin, Quote, Refusal, Size};
-use http::{Request, request};
+use http::{HeaderMap, Request, request};
 use http_body::Body;
 use http_body_util::BodyExt;
 use uuid::Uuid;
@@ -15,7 +15,7 @@ use wire::messages::{RequestHead, reach, read_head, tag_named};
 
 use super::settle::Tab;
 use super::{Facts, Failure, Inference};
-use crate::upstream::{Call, Caller, Candidate, Endpoint};
+use crate::upstream::{Call, Caller, Candidate, Endpoint, request_headers};
 
 /// A request that may go out. Only this file builds one; its reservation is on the tab.
 #[derive(Debug)]
@@ -23,7 +23,8 @@ pub(super) struct Admitted {
     permit: Permit,
     candidates: Vec<Candidate>,
     endpoint: Endpoint,
-    head: request::Parts,
+    query: Option<String>,
+    headers: HeaderMap,
     fields: RequestHead,
     body: Bytes,
 }
@@ -43,7 +44,7 @@ where
     }
     let (head, body) = request.into_parts();
     let body = read(body, inference.config.max_request_bytes).await?;
-    let admitted = match examine(tab, &inference, head, body) {
+    let admitted = match examine(tab, &inference, &head, body) {
         Ok(admitted) => admitted,
         Err(failure) => {
             if let Some(ledger) = ledger {
@@ -52,7 +53,8 @@ where
             return Err(failure);
         }
     };
-    let (origin, tag_ignored) = origin(&inference, tab.facts(), &admitted);
+    let (origin, tag_ignored) = origin(&inference, tab.facts(), &head.headers, &admitted);
+    drop(head);
     tab.describe(origin, tag_ignored);
     if let Some(ledger) = ledger {
         reserve(tab, &inference, ledger, &admitted).await?;
@@ -81,8 +83,8 @@ impl Admitted {
         Call {
             request_id: &facts.request_id,
             endpoint: self.endpoint,
-            query: self.head.uri.query(),
-            headers: &self.head.headers,
+            query: self.query.as_deref(),
+            headers: &self.headers,
             body: &self.body,
             head: &self.fields,
             strip_tags: inference.config.billing_group_tag.is_some(),
@@ -91,13 +93,15 @@ impl Admitted {
     }
 }
 
-/// What can be said without waiting: the body's fields, the caller's policy, the upstreams.
-fn examine(tab: &Tab, inference: &Inference, head: request::Parts, body: Bytes) -> Result<Admitted, Failure> {
+/// What can be said without waiting: the body's fields, the caller's policy, the upstreams. What upstreams need of the head
+/// is copied: it lies in the buffer of the client's connection, which is not used again while any of it is kept.
+fn examine(tab: &Tab, inference: &Inference, head: &request::Parts, body: Bytes) -> Result<Admitted, Failure> {
     let fields = read_head(&body)?;
     let permit = inference.policies.permit(&tab.facts().principal, &fields.model)?;
     let groups = &tab.facts().principal.groups;
     let candidates = inference.upstreams.candidates(permit.model(), &fields.model, groups)?;
-    Ok(Admitted { permit, candidates, endpoint: tab.endpoint(), head, fields, body })
+    let (query, headers) = (head.uri.query().map(str::to_owned), request_headers(&head.headers));
+    Ok(Admitted { permit, candidates, endpoint: tab.endpoint(), query, headers, fields, body })
 }
 
 async fn reserve(tab: &mut Tab, inference: &Inference, ledger: &Ledger, admitted: &Admitted) -> Result<(), Failure> {
@@ -186,9 +190,9 @@ const LONGEST_ID: usize = 256;
 
 /// Where the request comes from, and whether its tag names none of the caller's groups. The session stands in its header,
 /// else in `metadata.user_id`.
-fn origin(inference: &Inference, facts: &Facts, admitted: &Admitted) -> (Origin, bool) {
+fn origin(inference: &Inference, facts: &Facts, headers: &HeaderMap, admitted: &Admitted) -> (Origin, bool) {
     let id = |header: &str| {
-        let id = admitted.head.headers.get(header)?.to_str().ok()?;
+        let id = headers.get(header)?.to_str().ok()?;
         (!id.is_empty() && id.len() <= LONGEST_ID).then(|| id.to_owned())
     };
     let billing_group = billing_group(inference, facts, admitted);

@@ -172,6 +172,20 @@ fn passes_to_upstream(name: &HeaderName) -> bool {
         || name.as_str().starts_with("x-stainless-")
 }
 
+/// Copies of the client's headers that an upstream may see; of the client's name it sees a longer one.
+#[must_use]
+pub fn request_headers(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::with_capacity(16);
+    for (name, value) in headers {
+        if (passes_to_upstream(name) || name == USER_AGENT)
+            && let Ok(copy) = HeaderValue::from_bytes(value.as_bytes())
+        {
+            kept.append(name.clone(), copy);
+        }
+    }
+    kept
+}
+
 /// The headers of an answer that pass to the client (contract R27).
 #[must_use]
 pub fn answer_headers(headers: &HeaderMap) -> HeaderMap {

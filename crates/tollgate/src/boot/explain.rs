@@ -125,6 +125,7 @@ pub async fn explain(loaded: Loaded, who: Who) -> anyhow::Result<Explained> {
         name: None,
         groups: who.groups.clone(),
         session: None,
+        groups_unread: false,
         billing_group_tag: None,
     };
     let (caps, caps_unknown) = match (&who.sub, &config.admin) {

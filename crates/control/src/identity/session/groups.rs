@@ -62,19 +62,19 @@ impl Groups {
         if let Some(known) = self.known().find(&key, now) {
             return same_but_groups(known, principal);
         }
-        let (list, kept) = match table::groups(&self.store, &key.0).await {
+        let (list, kept, groups_unread) = match table::groups(&self.store, &key.0).await {
             Ok(list) => {
                 let kept =
                     if list.as_deref().is_some_and(|list| digest_of(list) == key.1) { KEPT } else { KEPT_INSTEAD };
-                (list, kept)
+                (list, kept, false)
             }
             Err(error) => {
                 tracing::warn!("the groups of a session cannot be read; those in its bearer are used: {error}");
-                (None, KEPT_INSTEAD)
+                (None, KEPT_INSTEAD, true)
             }
         };
         let groups = list.and_then(|list| serde_json::from_str(&list).ok()).unwrap_or_else(|| principal.groups.clone());
-        let principal = Arc::new(Principal { groups, ..principal });
+        let principal = Arc::new(Principal { groups, groups_unread, ..principal });
         self.known().keep(key, Arc::clone(&principal), now, now.saturating_add(kept));
         principal
     }
@@ -122,5 +122,8 @@ fn same_but_groups(known: Arc<Principal>, principal: Principal) -> Arc<Principal
         && known.email == principal.email
         && known.name == principal.name
         && known.billing_group_tag == principal.billing_group_tag;
-    if is_same { known } else { Arc::new(Principal { groups: known.groups.clone(), ..principal }) }
+    if is_same {
+        return known;
+    }
+    Arc::new(Principal { groups: known.groups.clone(), groups_unread: known.groups_unread, ..principal })
 }

@@ -36,6 +36,7 @@ fn alice() -> Principal {
         name: Some("Alice \u{00c9}".to_owned()),
         groups: vec!["eng".to_owned(), "a \"quoted\" one".to_owned()],
         session: Some("s-1".to_owned()),
+        groups_unread: false,
         billing_group_tag: None,
     }
 }

@@ -94,6 +94,7 @@ impl Session {
             name: self.person.name.clone(),
             groups: self.person.groups.clone(),
             session: Some(self.id.clone()),
+            groups_unread: false,
             billing_group_tag: None,
         }
     }

@@ -25,6 +25,8 @@ pub(in crate::spend) struct Record {
     pub(in crate::spend) model: Arc<Model>,
     pub(in crate::spend) origin: Origin,
     pub(in crate::spend) body_bytes: u64,
+    /// What is set aside for it is the most that it can cost.
+    pub(in crate::spend) is_bounded: bool,
     pub(in crate::spend) started_at: Timestamp,
     /// The periods that it counts in, whenever it ends.
     pub(in crate::spend) keys: Arc<Keys>,

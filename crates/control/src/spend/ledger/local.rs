@@ -191,6 +191,12 @@ impl Accounts {
         self.state().leases_until = Some(until);
     }
 
+    /// Until when they may be.
+    #[cfg(test)]
+    pub(super) fn leases_until(&self) -> Option<Instant> {
+        self.state().leases_until
+    }
+
     /// Forgets who has not been met for long.
     pub(super) fn forget(&self, now: Instant) {
         let met = |known: &Known| now.saturating_duration_since(known.met_at) < FORGET;

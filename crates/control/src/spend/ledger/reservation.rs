@@ -7,7 +7,7 @@ use wire::usage::Usage;
 
 use super::batch::{Entry, Granted, Outcome, Record, Settle};
 use super::{Shared, Standing};
-use crate::spend::{Money, Overshoot, Quote};
+use crate::spend::{Money, Quote};
 
 /// Bytes of body to a token of prompt, where nobody said how many tokens there were.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -79,7 +79,8 @@ impl Reservation {
     /// The meter has seen this much: when it costs more than was set aside, more is set aside.
     pub fn grow(&mut self, upstream: &str, seen: &Usage) {
         let charge = self.charge(upstream, seen);
-        if charge <= self.amount {
+        // An estimate is no proof that more was used than can be.
+        if charge <= self.amount || self.record.is_bounded {
             return;
         }
         // A quarter more than was seen, so that a long answer grows it now and then and not with every frame.
@@ -109,8 +110,7 @@ impl Reservation {
     pub fn settle(mut self, settlement: Settlement) -> Money {
         let (record, usage) = (&self.record, &settlement.usage);
         let mut charge = self.charge(&settlement.upstream, usage);
-        if settlement.estimated && self.shared.overshoot == Overshoot::None {
-            // An estimate is no proof that more was used than can be.
+        if settlement.estimated && self.record.is_bounded {
             charge = charge.min(self.amount);
         }
         if let Some(quote) = self.quote(&settlement.upstream).filter(|_| !settlement.estimated) {

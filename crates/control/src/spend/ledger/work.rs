@@ -97,14 +97,14 @@ impl Work<'_> {
     async fn record_ends(&self, tx: &mut Tx, batch: &Batch, deltas: &mut Deltas) -> Result<i64, StoreError> {
         let told = table::settle(tx, &batch.settles, &batch.withdrawn).await?;
         for settle in &batch.settles {
-            let charge = if told.new.contains(&settle.record.id) {
-                settle.outcome.charge
+            let (charge, pool) = if told.new.contains(&settle.record.id) {
+                (settle.outcome.charge, settle.pool.clone())
             } else {
                 // Settled before: by the sweeper at the estimate, which the real charge replaces once; or by this very
                 // settlement, when its commit was not heard of.
-                table::replace_estimate(tx, settle).await?
+                table::replace_estimate(tx, settle).await?.unwrap_or_default()
             };
-            for key in account_keys(&settle.record, settle.pool.as_ref()) {
+            for key in account_keys(&settle.record, pool.as_ref()) {
                 let delta = deltas.entry(key).or_default();
                 delta.settled = delta.settled.plus(charge);
             }

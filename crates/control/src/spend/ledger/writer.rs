@@ -13,13 +13,13 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::batch::{Ask, Batch, Decision, Entry, Promise, Settle, Verdict};
+use super::batch::{Ask, Batch, Decision, Entry, Promise, Record, Settle, Verdict};
 use super::figures::Told;
 use super::lease::Leases;
 use super::work::{Decisions, Work};
 use crate::identity::Principal;
-use crate::spend::Overshoot;
 use crate::spend::table::{self, Swept};
+use crate::spend::{Overshoot, Period};
 use crate::store::{Store, StoreError};
 
 /// Entries taken into one transaction.
@@ -63,8 +63,9 @@ pub struct Writer {
     /// Committed, but not yet durably, since `durable_at`.
     committed: Vec<Settle>,
     durable_at: Instant,
-    /// Principals as last written, by subject; and those still to be.
+    /// Principals as written on that day, by subject; and those still to be.
     known: HashMap<String, u64>,
+    known_on: Option<Arc<str>>,
     unknown: HashMap<String, Arc<Principal>>,
     /// What the database did not take yet; more of it than goes into one transaction.
     backlog: Batch,
@@ -91,6 +92,7 @@ impl Writer {
             ending: false,
             sweeping: false,
             known: HashMap::new(),
+            known_on: None,
             unknown: HashMap::new(),
             backlog: Batch::default(),
             waiting_since: None,
@@ -246,11 +248,11 @@ impl Writer {
         }
         match entry {
             Entry::Ask(ask) => {
-                self.meet(&ask.record.principal);
+                self.meet(&ask.record);
                 self.asks.push(ask);
             }
             Entry::Admit { aside, leased } => {
-                self.meet(&aside.record.principal);
+                self.meet(&aside.record);
                 if leased {
                     self.leases.use_up(&aside.record.account, &aside.record.keys, aside.amount);
                 }
@@ -271,7 +273,13 @@ impl Writer {
         }
     }
 
-    fn meet(&mut self, principal: &Arc<Principal>) {
+    /// Whoever is seen is written once a day, and when something is new about the person.
+    fn meet(&mut self, record: &Record) {
+        let (principal, day) = (&record.principal, record.keys.key(Period::Daily));
+        if self.known_on.as_ref() != Some(day) {
+            self.known.clear();
+            self.known_on = Some(Arc::clone(day));
+        }
         let print = fingerprint(principal);
         if self.known.get(&principal.sub) != Some(&print) {
             self.known.insert(principal.sub.clone(), print);
@@ -567,3 +575,7 @@ fn fingerprint(principal: &Principal) -> u64 {
     (&principal.email, &principal.name, &principal.groups).hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests;

@@ -79,6 +79,7 @@ fn read_principal(row: &Row) -> Result<Arc<Principal>, StoreError> {
         name: row.text_or_null(2)?.map(str::to_owned),
         groups,
         session: None,
+        groups_unread: false,
         billing_group_tag: None,
     }))
 }
@@ -102,6 +103,7 @@ pub(in crate::spend) async fn named_principals(
             name: None,
             groups: Vec::new(),
             session: None,
+            groups_unread: false,
             billing_group_tag: None,
         })
     };

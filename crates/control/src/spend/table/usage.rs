@@ -1,6 +1,7 @@
 //! One row for every request that has ended.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -98,23 +99,27 @@ pub(in crate::spend) async fn settle(
 }
 
 /// `upstream IS NULL`: only the sweeper writes an estimate without one, and only that is replaced.
-const SWEPT: &str = "SELECT charge FROM usage WHERE id = $1 AND estimated = 1 AND upstream IS NULL AND status IS NULL";
+const SWEPT: &str =
+    "SELECT charge, pool FROM usage WHERE id = $1 AND estimated = 1 AND upstream IS NULL AND status IS NULL";
 const REPLACE_SWEPT: &str = "
     UPDATE usage SET upstream = $1, status = $2, input_tokens = $3, output_tokens = $4, cache_read = $5,
         cache_write_5m = $6, cache_write_1h = $7, web_searches = $8, fast = $9, charge = $10, estimated = $11, ms = $12,
         ttfb_ms = $13, model_sent = $14
     WHERE id = $15";
 
-/// Puts a late settlement in the place of the sweeper's estimate; gives what that changes, which is nothing when it was
-/// settled already.
-pub(in crate::spend) async fn replace_estimate(tx: &mut Tx, settle: &Settle) -> Result<Money, StoreError> {
+/// Puts a late settlement in the place of the sweeper's estimate; gives what that changes, and the account of the pool that was
+/// charged too. `None` when it was settled already.
+pub(in crate::spend) async fn replace_estimate(
+    tx: &mut Tx,
+    settle: &Settle,
+) -> Result<Option<(Money, Option<Arc<str>>)>, StoreError> {
     let id = settle.record.id.to_string();
-    let Some(swept) = tx.fetch_optional(SWEPT, &[(&id).into()]).await? else { return Ok(Money::ZERO) };
-    let estimate = Money::from_nano(swept.int(0)?);
     let (outcome, usage) = (&settle.outcome, &settle.outcome.usage);
     if outcome.status.is_none() {
-        return Ok(Money::ZERO);
+        return Ok(None);
     }
+    let Some(swept) = tx.fetch_optional(SWEPT, &[(&id).into()]).await? else { return Ok(None) };
+    let (estimate, pool) = (Money::from_nano(swept.int(0)?), swept.text_or_null(1)?.map(Arc::from));
     let whole = |value: u64| Param::Int(i64::try_from(value).unwrap_or(i64::MAX));
     let params = [
         outcome.upstream.as_ref().into(),
@@ -134,5 +139,5 @@ pub(in crate::spend) async fn replace_estimate(tx: &mut Tx, settle: &Settle) -> 
         (&id).into(),
     ];
     tx.execute(REPLACE_SWEPT, &params).await?;
-    Ok(outcome.charge.minus(estimate))
+    Ok(Some((outcome.charge.minus(estimate), pool)))
 }

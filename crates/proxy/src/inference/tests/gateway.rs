@@ -85,6 +85,7 @@ pub(super) fn alice() -> Principal {
         name: None,
         groups: vec!["eng".to_owned()],
         session: None,
+        groups_unread: false,
         billing_group_tag: None,
     }
 }

@@ -55,6 +55,7 @@ impl Surface {
             name: None,
             groups: vec!["eng".to_owned()],
             session: None,
+            groups_unread: false,
             billing_group_tag: None,
         };
         let facts =

@@ -130,6 +130,7 @@ pub(super) fn principal(sub: &str) -> Arc<Principal> {
         name: None,
         groups: vec!["eng".to_owned()],
         session: None,
+        groups_unread: false,
         billing_group_tag: None,
     })
 }

@@ -13,6 +13,7 @@ use crate::support::database::{Database, PostgresServer, on_both_databases};
 on_both_databases!(
     a_busy_account_far_from_its_cap_is_admitted_without_asking,
     near_its_cap_a_busy_account_is_asked_for_in_the_database_again,
+    members_of_pools_are_not_leased,
     a_lease_ends_with_the_caps_and_the_groups_that_it_was_measured_by,
 );
 
@@ -60,6 +61,16 @@ async fn near_its_cap_a_busy_account_is_asked_for_in_the_database_again(database
     assert_eq!(through, 100);
     assert_eq!(leased(house).await, 0);
     house.verify().await;
+    running.end().await;
+}
+
+/// Which pool pays is decided for every request.
+async fn members_of_pools_are_not_leased(database: Database) {
+    let running = start(database, Duration::from_secs(30)).await;
+    let house = &running.house;
+    house.pool("eng", 100_000).await;
+    warm_up(house, &principal("alice")).await;
+    assert_eq!(leased(house).await, 0);
     running.end().await;
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control::clock::SystemClock;
-use control::spend::{Period, Scope};
+use control::spend::{Period, Refusal, Scope};
 
 use super::house::{COST, USED, config, postgres, principal, run, settlement};
 use crate::support::database;
@@ -32,6 +32,20 @@ async fn two_replicas_hold_one_cap_together() {
     two.house.ledger.flush().await;
     assert_eq!(one.house.balance("alice").await, (4 * COST.nano(), 0));
     one.house.verify().await;
+    one.end().await;
+    two.end().await;
+}
+
+#[tokio::test]
+async fn whoever_is_asked_for_in_the_database_is_decided_by_the_caps_that_stand_there() {
+    let url = database::fresh_database().await;
+    let start = || async { run(&postgres(&url), None, Arc::new(SystemClock), &config(Duration::ZERO)).await };
+    let one = start().await;
+    one.house.cap(Scope::Organization, Period::Monthly, 100).await;
+    let two = start().await;
+    one.house.cap(Scope::User("alice".to_owned()), Period::Monthly, 0).await;
+    let refusal = two.house.reserve(&principal("alice")).await.unwrap_err();
+    assert!(matches!(refusal, Refusal::Over(_)), "{refusal:?}");
     one.end().await;
     two.end().await;
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::clock::SystemClock;
+use control::clock::{Clock, SystemClock, TestClock};
 use control::spend::{Admission, Origin, Period, Refusal, Scope, Settlement};
 use wire::usage::Usage;
 
@@ -13,6 +13,8 @@ use crate::support::database::{Database, on_both_databases};
 on_both_databases!(
     a_grant_that_its_caller_never_took_is_given_back,
     every_request_is_counted_once_however_it_ends,
+    a_request_counts_in_the_periods_in_which_it_began,
+    who_is_seen_is_written_down_every_day,
     a_reservation_that_was_forgotten_is_charged_at_its_estimate,
     an_answer_that_costs_more_than_was_set_aside_takes_the_room_of_others,
     an_entry_that_the_database_refuses_does_not_hold_up_the_others,
@@ -69,6 +71,44 @@ async fn every_request_is_counted_once_however_it_ends(database: Database) {
     let house = house.clone();
     running.end().await;
     assert_eq!(house.balance("capped").await, (each, 0));
+}
+
+async fn a_request_counts_in_the_periods_in_which_it_began(database: Database) {
+    let database = database.fresh().await;
+    let store = store_config(&database);
+    let clock = Arc::new(TestClock::at("2026-10-31T23:59:59Z".parse().unwrap()));
+    let running = run(&store, Some(database), clock.clone(), &config(Duration::ZERO)).await;
+    let house = &running.house;
+    for cap in [None, Some(100)] {
+        if let Some(cents) = cap {
+            house.cap(Scope::Organization, Period::Monthly, cents).await;
+        }
+        let open = house.reserve(&principal("alice")).await.unwrap();
+        clock.advance(Duration::from_secs(2));
+        open.settle(settlement(USED));
+        house.ledger.flush().await;
+    }
+    let rows = house.store.fetch("SELECT period, settled FROM account ORDER BY period", &[]).await.unwrap();
+    let rows: Vec<_> = rows.iter().map(|row| (row.text(0).unwrap(), row.int(1).unwrap() / COST.nano())).collect();
+    let expected = [("2026-10", 1), ("2026-10-31", 1), ("2026-11", 1), ("2026-11-01", 1), ("2026-W44", 2)];
+    assert_eq!(rows, expected);
+    house.verify().await;
+    running.end().await;
+}
+
+async fn who_is_seen_is_written_down_every_day(database: Database) {
+    let database = database.fresh().await;
+    let store = store_config(&database);
+    let clock = Arc::new(TestClock::at("2026-11-22T12:00:00Z".parse().unwrap()));
+    let running = run(&store, Some(database), clock.clone(), &config(Duration::ZERO)).await;
+    let house = &running.house;
+    for _ in 0..2 {
+        house.reserve(&principal("alice")).await.unwrap().settle(settlement(USED));
+        house.ledger.flush().await;
+        assert_eq!(house.number("SELECT seen_at FROM principal").await, clock.now().as_millisecond());
+        clock.advance(Duration::from_secs(86_400));
+    }
+    running.end().await;
 }
 
 async fn a_reservation_that_was_forgotten_is_charged_at_its_estimate(database: Database) {

@@ -49,12 +49,16 @@ async fn the_database_is_asked_once_for_a_list() {
     let (house, tokens) = House::crowded().await;
     house.whole(&house.sign_in, &tokens).await;
     house.store.execute("ALTER TABLE session RENAME TO gone", &[]).await.unwrap();
-    assert_eq!(house.whole(&house.sign_in, &tokens).await.groups.len(), 10_000);
+    let known = house.whole(&house.sign_in, &tokens).await;
+    assert_eq!((known.groups.len(), known.groups_unread), (10_000, false));
     let other = house.beside().await;
-    assert_eq!(house.whole(&other, &tokens).await.groups, [NAMED], "what the bearer has, while nobody can say more");
+    let unread = house.whole(&other, &tokens).await;
+    assert_eq!(unread.groups, [NAMED], "what the bearer has, while nobody can say more");
+    assert!(unread.groups_unread);
     house.store.execute("ALTER TABLE gone RENAME TO session", &[]).await.unwrap();
     house.clock.advance(Duration::from_secs(5));
-    assert_eq!(house.whole(&other, &tokens).await.groups.len(), 10_000, "and no longer than that");
+    let read = house.whole(&other, &tokens).await;
+    assert_eq!((read.groups.len(), read.groups_unread), (10_000, false), "and no longer than that");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ fn admin() -> WriteAccess {
         name: None,
         groups: vec!["admins".to_owned()],
         session: None,
+        groups_unread: false,
         billing_group_tag: None,
     };
     Admin::person(&boss, &["admins".to_owned()]).unwrap().write_access().unwrap()

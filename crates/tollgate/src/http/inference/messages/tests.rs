@@ -61,6 +61,7 @@ async fn request(upstream: &TcpListener, body: &str) -> TcpStream {
         name: None,
         groups: Vec::new(),
         session: None,
+        groups_unread: false,
         billing_group_tag: None,
     };
     let received = SystemClock.instant();

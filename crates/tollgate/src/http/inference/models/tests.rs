@@ -24,6 +24,7 @@ async fn ask(cli: &Value, custom: Vec<CustomModel>, path: &str) -> (StatusCode, 
         name: None,
         groups: Vec::new(),
         session: None,
+        groups_unread: false,
         billing_group_tag: None,
     };
     let routes = routes(Arc::new(policies), Arc::new(|_, _| true)).layer(Extension(Caller(Arc::new(principal))));

@@ -100,10 +100,12 @@ async fn a_refusal_reaches_a_client_that_is_still_sending() {
 }
 
 #[tokio::test]
-async fn who_is_blocked_is_told_before_the_body_has_come() {
+async fn who_is_known_to_be_blocked_is_told_before_the_body_has_come() {
     let gateway = TestGateway::start().await;
     gateway.cap("alice", 0).await;
-    let authorization = bearer(&gateway.as_user("alice"));
+    let alice = gateway.as_user("alice");
+    assert_eq!(alice.messages(PROMPT).await.status, 429);
+    let authorization = bearer(&alice);
     let head = format!("POST /v1/messages HTTP/1.1\r\nhost: gateway\r\n{authorization}content-length: 1000\r\n\r\n");
     let told = answer(&gateway, head).await;
     assert!(told.starts_with("HTTP/1.1 429 ") && told.contains("billing_error"), "{told}");

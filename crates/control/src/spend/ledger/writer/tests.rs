@@ -6,7 +6,7 @@ use wire::catalog::Catalog;
 use super::*;
 use crate::clock::{Clock, TestClock};
 use crate::policy::{Config as PolicyConfig, Policies};
-use crate::spend::ledger::batch::{Aside, Outcome};
+use crate::spend::ledger::batch::{Aside, Outcome, Record};
 use crate::spend::ledger::{Admission, Ledger, Origin, Refusal};
 use crate::spend::period::Keys;
 use crate::spend::{Caps, Config, GroupMode, Money, Prices, Size};

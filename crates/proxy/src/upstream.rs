@@ -13,6 +13,8 @@ mod candidates;
 mod cloud;
 pub mod credential;
 mod failure;
+#[cfg(test)]
+mod golden;
 mod health;
 mod load_test;
 mod messages_api;
@@ -52,7 +54,7 @@ use vertex::Vertex;
 pub use affinity::{CACHE_LIFE, CacheKey, LONG_CACHE_LIFE};
 pub use answer::{Answer, AnswerBody, AnswerError};
 pub use anthropic::{answer_headers, request_headers};
-pub use aws::{AssumeRole, AwsConfig, AwsCredential, SessionName};
+pub use aws::{AssumeRole, AwsChain, AwsConfig, AwsCredential, SessionName};
 pub use bedrock::{BedrockConfig, Guardrail};
 pub use candidates::{Candidate, Round, Unserved};
 pub use failure::{Class, Failed, FailoverOn, Failure, Trigger, Verdict, verdict};

@@ -1,11 +1,13 @@
 //! What the providers on Amazon share: credentials from wherever Amazon's tools look for them, roles to assume, and
 //! signatures.
 
+mod fault;
 mod http_client;
 mod sign;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -44,7 +46,7 @@ pub struct AwsConfig {
 #[derive(Debug, Clone)]
 pub enum AwsCredential {
     /// `{}`: what Amazon's tools would use here: environment, profile, SSO, web identity, container, instance.
-    Chain,
+    Chain(AwsChain),
     /// `aws_access_key_id`, `aws_secret_access_key`, `aws_session_token`.
     Keys {
         /// Which key.
@@ -56,6 +58,18 @@ pub enum AwsCredential {
     },
     /// `aws_bearer_token`: sent as `Authorization: Bearer`.
     Bearer(SecretString),
+}
+
+/// The variables of the environment that the log names when Amazon's chain has no credentials, as plain values; its library
+/// reads them by itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AwsChain {
+    /// `AWS_PROFILE`.
+    pub profile: Option<String>,
+    /// `AWS_WEB_IDENTITY_TOKEN_FILE`.
+    pub token_file: Option<PathBuf>,
+    /// `AWS_CONTAINER_CREDENTIALS_FULL_URI`.
+    pub container_url: Option<String>,
 }
 
 /// `assume_role`: a role that is used in place of the credential itself.
@@ -93,6 +107,7 @@ pub(super) struct Signer {
     /// Out of the configuration; `None`: from the chain.
     keys: Option<Arc<Credentials>>,
     chain: Renewed<Credentials>,
+    environment: AwsChain,
     role: Option<Role>,
     amazon: Amazon,
     clock: Arc<dyn Clock>,
@@ -125,21 +140,23 @@ impl Authority {
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, Invalid> {
         let AwsConfig { region, credential, assume_role } = config;
-        let keys = match credential {
+        let (keys, environment) = match credential {
             AwsCredential::Bearer(token) => {
                 return Self::header(name, AUTHORIZATION, &format!("Bearer {}", token.expose_secret()).into());
             }
             AwsCredential::Keys { id, secret, session_token } => {
                 let token = session_token.map(|token| token.expose_secret().to_owned());
-                Some(Arc::new(Credentials::new(id, secret.expose_secret(), token, None, "configuration")))
+                let keys = Credentials::new(id, secret.expose_secret(), token, None, "configuration");
+                (Some(Arc::new(keys)), AwsChain::default())
             }
-            AwsCredential::Chain => None,
+            AwsCredential::Chain(environment) => (None, environment),
         };
         let client = SharedHttpClient::new(OurClient::new(egress));
         Ok(Self::Signed(Box::new(Signer {
             service,
             keys,
             chain: Renewed::new(Arc::clone(clock)),
+            environment,
             role: assume_role.map(|config| Role { config, sessions: Mutex::default() }),
             amazon: Amazon { region, client },
             clock: Arc::clone(clock),
@@ -208,7 +225,8 @@ impl Signer {
     async fn ask_chain(&self) -> Result<Fresh<Credentials>, NoCredential> {
         let settings = self.amazon.settings().await;
         let provider = settings.credentials_provider().ok_or_else(|| NoCredential("no chain to ask".to_owned()))?;
-        self.fresh(provider.provide_credentials().await)
+        let provided = self.fresh(provider.provide_credentials().await);
+        provided.map_err(|NoCredential(why)| NoCredential(fault::explained(&self.environment, &why)))
     }
 
     /// The session of the role that stands for the caller.
@@ -234,7 +252,12 @@ impl Signer {
         {
             self.chain.refused(|keys| keys.access_key_id() == own.access_key_id());
         }
-        assumed
+        assumed.map_err(|NoCredential(why)| {
+            NoCredential(format!(
+                "the role {} cannot be assumed: {why}; see its trust policy, and sts:AssumeRole of the credential of `auth`",
+                role.role_arn
+            ))
+        })
     }
 
     fn fresh(&self, provided: Result<Credentials, CredentialsError>) -> Result<Fresh<Credentials>, NoCredential> {
@@ -315,7 +338,11 @@ mod tests {
         let role = AssumeRole { role_arn: "r".to_owned(), external_id: None, session_name: Some(SessionName::Sub) };
         for assume_role in [None, Some(role)] {
             let egress = Egress::new(&control::connect::Config::default()).unwrap();
-            let aws = AwsConfig { region: "us-east-1".into(), credential: AwsCredential::Chain, assume_role };
+            let aws = AwsConfig {
+                region: "us-east-1".into(),
+                credential: AwsCredential::Chain(AwsChain::default()),
+                assume_role,
+            };
             let authority =
                 Authority::new("a", aws, "bedrock", &egress, &(Arc::clone(&clock) as Arc<dyn Clock>)).unwrap();
             let Authority::Signed(signer) = &authority else { unreachable!() };

@@ -7,6 +7,7 @@ pub mod anthropic;
 pub mod azure;
 mod exchange;
 pub mod google;
+mod program;
 #[cfg(test)]
 pub(in crate::upstream) mod testing;
 mod tokens;
@@ -63,7 +64,7 @@ pub enum CredentialError {
     #[error("{program} gave no token: {cause}")]
     Helper {
         /// The program.
-        program: &'static str,
+        program: String,
         /// What it said, or how it ended.
         cause: String,
     },

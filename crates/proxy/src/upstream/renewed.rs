@@ -10,8 +10,8 @@ const AHEAD: Duration = Duration::from_secs(300);
 /// After a renewal failed while the old credential is still good, it is left alone for so long; and so long a new one is
 /// kept, whoever refuses it.
 const PAUSE: Duration = Duration::from_secs(10);
-/// How long one renewal may take.
-const BUDGET: Duration = Duration::from_secs(10);
+/// How long one renewal may take: longer than what its steps allow themselves, programs that give credentials among them.
+const BUDGET: Duration = Duration::from_secs(40);
 
 /// No credential could be had. The text is for the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

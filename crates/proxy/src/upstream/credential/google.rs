@@ -3,6 +3,7 @@
 
 mod aws;
 mod document;
+mod executable;
 mod external;
 
 use std::fmt;
@@ -41,6 +42,10 @@ pub struct GoogleEnvironment {
     pub metadata_host: Option<String>,
     /// `GOOGLE_CLOUD_QUOTA_PROJECT`.
     pub quota_project: Option<String>,
+    /// `GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES` is `1`: a credential file may name a program that is run.
+    pub allow_executables: bool,
+    /// `PATH` and `HOME`: all that such a program is told of the environment beside what is made for it.
+    pub of_programs: Vec<(&'static str, String)>,
     /// What an external account on AWS is known by.
     pub aws: AwsEnvironment,
 }
@@ -146,7 +151,14 @@ impl Source {
             Self::Impersonated(impersonated) => Box::pin(impersonated.fetch(ways)).await,
             Self::Metadata(url) => {
                 let question = Question::get(url).known(HeaderName::from_static("metadata-flavor"), "Google");
-                ways.token(Way::Near, question).await
+                ways.token(Way::Near, question).await.map_err(|error| match error {
+                    absent @ CredentialError::Unreachable { .. } => CredentialError::Nothing(format!(
+                        "GOOGLE_APPLICATION_CREDENTIALS is not set, nobody has signed in with `gcloud auth \
+                         application-default login`, and there is no metadata service ({absent}); do one of the first two, \
+                         or run where the machine has a service account"
+                    )),
+                    answered => answered,
+                })
             }
         }
     }

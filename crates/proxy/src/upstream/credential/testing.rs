@@ -18,9 +18,7 @@ use tempfile::TempDir;
 use super::exchange::Ways;
 use super::tokens::{Source, Tokens};
 use super::{CredentialError, google};
-use crate::upstream::VertexConfig;
 use crate::upstream::scripted::{Exchange, Server, http};
-use crate::upstream::vertex::Vertex;
 
 /// 2026-11-22T12:00:00Z.
 pub(in crate::upstream) const NOW: i64 = 1_795_348_800;
@@ -45,10 +43,6 @@ impl Bench {
 
     pub(in crate::upstream) fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.clock) as Arc<dyn Clock>
-    }
-
-    pub(in crate::upstream) fn vertex(&self, config: VertexConfig) -> Vertex {
-        Vertex::new(config, &self.egress, &self.clock())
     }
 
     pub(in crate::upstream) fn tokens(&self, source: Source) -> Tokens {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use http::HeaderValue;
 use proxy::upstream::{
-    AnthropicAwsConfig, AnthropicAwsCredential, ApiConfig, AssumeRole, AwsConfig, AwsCredential, BedrockConfig,
-    Guardrail, SessionName,
+    AnthropicAwsConfig, AnthropicAwsCredential, ApiConfig, AssumeRole, AwsChain, AwsConfig, AwsCredential,
+    BedrockConfig, Guardrail, SessionName,
 };
 use url::Url;
 use wire::catalog::Provider;
@@ -96,8 +96,7 @@ enum Auth {
 /// Left out, as `{}`: Amazon's default chain.
 fn read_auth(provider: Provider, upstream: &Mapping<'_>, environment: &Environment) -> Option<Auth> {
     let Some(field) = upstream.get("auth") else {
-        return check_chain(environment, |message| upstream.refuse(&message))
-            .then_some(Auth::Aws(AwsCredential::Chain));
+        return read_chain(environment, |message| upstream.refuse(&message));
     };
     let auth = field.mapping(&super::AUTH)?;
     refuse_foreign(&auth, provider, super::AUTH_OF)?;
@@ -111,7 +110,7 @@ fn read_auth(provider: Provider, upstream: &Mapping<'_>, environment: &Environme
         return Some(if name == "api_key" { Auth::ApiKey(secret) } else { Auth::Aws(AwsCredential::Bearer(secret)) });
     }
     if !has_keys {
-        return check_chain(environment, |message| field.refuse(message)).then_some(Auth::Aws(AwsCredential::Chain));
+        return read_chain(environment, |message| field.refuse(message));
     }
     let id = auth.required("aws_access_key_id", "it belongs to aws_secret_access_key", Field::string);
     let secret = auth.required("aws_secret_access_key", "it belongs to aws_access_key_id", Field::secret);
@@ -119,13 +118,23 @@ fn read_auth(provider: Provider, upstream: &Mapping<'_>, environment: &Environme
     Some(Auth::Aws(AwsCredential::Keys { id: id?, secret: secret?, session_token: session_token? }))
 }
 
-/// What the environment names for Amazon's chain is there (contract R33).
+/// Amazon's default chain, when what the environment names for it is there (contract R33).
+fn read_chain(environment: &Environment, refuse: impl FnMut(String)) -> Option<Auth> {
+    let set = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(str::to_owned);
+    let chain = AwsChain {
+        profile: set("AWS_PROFILE"),
+        token_file: set("AWS_WEB_IDENTITY_TOKEN_FILE").map(PathBuf::from),
+        container_url: set("AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+    };
+    check_chain(environment, refuse).then_some(Auth::Aws(AwsCredential::Chain(chain)))
+}
+
 fn check_chain(environment: &Environment, mut refuse: impl FnMut(String)) -> bool {
     let mut are_there = true;
     for name in ["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
         let Some(path) = environment.get(name).filter(|path| !path.is_empty()) else { continue };
         if let Err(error) = std::fs::File::open(path) {
-            refuse(format!("{name} names a file that cannot be read: {error}; correct or unset it"));
+            refuse(format!("{name} names a file that cannot be read, {path}: {error}; correct or unset it"));
             are_there = false;
         }
     }
@@ -136,33 +145,60 @@ fn check_chain(environment: &Environment, mut refuse: impl FnMut(String)) -> boo
     are_there
 }
 
-/// The profile that is chosen is there. Amazon's library passes over one that is not, and then finds no metadata service
-/// where there is none: a cause that leads nobody to the spelling of a name.
+/// The profile that is chosen is there, and whatever it takes its credentials from. Amazon's library passes over one that is
+/// not, and then finds no metadata service where there is none: a cause that leads nobody to the spelling of a name.
 fn check_profile(environment: &Environment) -> Option<String> {
     let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
-    // Keys go before profiles, and `default` may be missing.
-    let profile = set("AWS_PROFILE").filter(|name| *name != "default" && set("AWS_ACCESS_KEY_ID").is_none())?;
+    // Keys go before profiles.
+    if set("AWS_ACCESS_KEY_ID").is_some() {
+        return None;
+    }
     let file =
         |name: &str, usual: &str| set(name).map(PathBuf::from).or_else(|| Some(Path::new(set("HOME")?).join(usual)));
     let files = [file("AWS_CONFIG_FILE", ".aws/config"), file("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials")];
-    let defines = |path: &PathBuf| std::fs::read_to_string(path).is_ok_and(|text| defines_profile(&text, profile));
-    if files.iter().flatten().any(defines) {
-        return None;
+    let texts: Vec<String> = files.iter().flatten().filter_map(|path| std::fs::read_to_string(path).ok()).collect();
+    let missing = |who: String, name: &str| {
+        let files: Vec<String> = files.iter().flatten().map(|path| path.display().to_string()).collect();
+        Some(format!("{who} {name}, which is not in {}; correct or unset it", files.join(" or ")))
+    };
+    let mut profile = set("AWS_PROFILE").unwrap_or("default").to_owned();
+    if !is_defined(&texts, &profile) {
+        // Without any choice there need not be one.
+        return if profile == "default" { None } else { missing("AWS_PROFILE names the profile".to_owned(), &profile) };
     }
-    let files: Vec<String> = files.iter().flatten().map(|path| path.display().to_string()).collect();
-    Some(format!(
-        "AWS_PROFILE names the profile {profile}, which is not in {}; correct or unset it",
-        files.join(" or ")
-    ))
+    let mut seen = Vec::new();
+    while let Some(source) = texts.iter().find_map(|text| source_profile(text, &profile)) {
+        if !is_defined(&texts, &source) {
+            return missing(format!("the profile {profile} has the source_profile"), &source);
+        }
+        // A profile may name itself; a longer circle is the library's to refuse.
+        seen.push(std::mem::replace(&mut profile, source));
+        if seen.contains(&profile) {
+            break;
+        }
+    }
+    None
 }
 
-/// Whether a section begins as `[name]` or `[profile name]`, with or without quotes.
+fn is_defined(texts: &[String], profile: &str) -> bool {
+    texts.iter().any(|text| text.lines().any(|line| section(line) == Some(profile)))
+}
+
+/// The name of the section that a line begins: `[name]` or `[profile name]`, with or without quotes.
 /// <https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html>
-fn defines_profile(text: &str, profile: &str) -> bool {
-    let sections = text.lines().filter_map(|line| Some(line.trim_start().strip_prefix('[')?.split_once(']')?.0.trim()));
-    sections
-        .map(|section| section.strip_prefix("profile").filter(|rest| rest.starts_with([' ', '\t'])).unwrap_or(section))
-        .any(|name| name.trim().trim_matches(['"', '\'']) == profile)
+fn section(line: &str) -> Option<&str> {
+    let section = line.trim_start().strip_prefix('[')?.split_once(']')?.0.trim();
+    let name = section.strip_prefix("profile").filter(|rest| rest.starts_with([' ', '\t'])).unwrap_or(section);
+    Some(name.trim().trim_matches(['"', '\'']))
+}
+
+/// The `source_profile` of a profile.
+fn source_profile(text: &str, profile: &str) -> Option<String> {
+    let mut lines = text.lines().skip_while(|line| section(line) != Some(profile)).skip(1);
+    let within = lines.by_ref().take_while(|line| section(line).is_none());
+    let (_, value) = within.filter_map(|line| line.split_once('=')).find(|(key, _)| key.trim() == "source_profile")?;
+    let value = value.split(" #").next().unwrap_or_default().trim();
+    (!value.is_empty()).then(|| value.to_owned())
 }
 
 fn read_region(field: &Field<'_>) -> Option<String> {
@@ -242,14 +278,23 @@ mod tests {
 
     #[test]
     fn a_profile_is_found_in_every_spelling_of_its_section() {
+        let defines = |text: &str, profile: &str| is_defined(&[text.to_owned()], profile);
         for text in ["[work]", "a = b\n [ profile  work ] # x", "[profile \"work\"]", "[other]\n[profile\twork]"] {
-            assert!(defines_profile(text, "work"), "{text}");
+            assert!(defines(text, "work"), "{text}");
         }
         for text in
             ["", "[works]", "[profile other]", "# [work]", "work = [work]", "[sso-session work]", "[profilework]"]
         {
-            assert!(!defines_profile(text, "work"), "{text}");
+            assert!(!defines(text, "work"), "{text}");
         }
-        assert!(defines_profile("[profiles]", "profiles"));
+        assert!(defines("[profiles]", "profiles"));
+    }
+
+    #[test]
+    fn a_source_profile_is_read_in_its_own_section_only() {
+        let text = "[other]\nsource_profile = a\n[profile work]\nregion = r\nsource_profile=base # keys\n[last]\n";
+        assert_eq!(source_profile(text, "work").as_deref(), Some("base"));
+        assert_eq!((source_profile(text, "last"), source_profile(text, "none")), (None, None));
+        assert_eq!(source_profile("[work]\n[other]\nsource_profile = a", "work"), None);
     }
 }

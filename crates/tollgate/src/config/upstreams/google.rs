@@ -84,6 +84,8 @@ fn google_environment(environment: &Environment) -> GoogleEnvironment {
         well_known_file: folder.map(|folder| folder.join("application_default_credentials.json")),
         metadata_host: value("GCE_METADATA_HOST"),
         quota_project: value("GOOGLE_CLOUD_QUOTA_PROJECT"),
+        allow_executables: value("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES").is_some_and(|value| value == "1"),
+        of_programs: ["PATH", "HOME"].into_iter().filter_map(|name| Some((name, value(name)?))).collect(),
         aws: AwsEnvironment {
             region: value("AWS_REGION").or_else(|| value("AWS_DEFAULT_REGION")),
             key: value("AWS_ACCESS_KEY_ID").zip(secret("AWS_SECRET_ACCESS_KEY")),

@@ -59,7 +59,10 @@ async fn a_role_that_is_refused_fails_the_attempt_and_the_log_says_why() {
     // The base credentials are not used in place of the role.
     assert!(gateway.upstream().requests().is_empty());
     let line = gateway.process().line("no credentials").await;
-    assert!(line.contains("AccessDenied") && line.contains("cloud"), "{line}");
+    assert!(
+        line.contains("AccessDenied") && line.contains("upstream=cloud") && line.contains(":role/tollgate"),
+        "{line}"
+    );
 }
 
 #[tokio::test]

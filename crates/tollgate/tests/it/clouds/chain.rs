@@ -153,7 +153,8 @@ async fn a_pod_whose_token_file_has_gone_is_told() {
     fs::remove_file(&token).unwrap();
     served(&gateway, "alice").await;
     let line = gateway.process().line("no credentials").await;
-    assert!(line.contains("No such file"), "{line}");
+    let named = format!("AWS_WEB_IDENTITY_TOKEN_FILE, {}, cannot be read: No such file", token.display());
+    assert!(line.contains(&named) && line.contains("upstream=cloud"), "{line}");
 }
 
 #[tokio::test]
@@ -184,6 +185,43 @@ async fn a_profile_that_no_file_defines_stops_the_start() {
         refused.contains(&format!("AWS_PROFILE names the profile work, which is not in {}", config.display())),
         "{refused}"
     );
+}
+
+#[tokio::test]
+async fn a_source_profile_that_no_file_defines_stops_the_start() {
+    let role = format!(
+        "[profile work]\nrole_arn = {ROLE}\nsource_profile = middle\n[profile middle]\nsource_profile = bsae\n"
+    );
+    let (home, setup) = home(&role, "[base]\naws_access_key_id = a\n");
+    let (status, refused) = setup.refuse().await;
+    assert_eq!(status.code(), Some(1));
+    let wanted = "the profile middle has the source_profile bsae, which is not in ";
+    assert!(refused.contains(&format!("{wanted}{}", home.path().join("config").display())), "{refused}");
+}
+
+#[tokio::test]
+async fn the_log_says_what_to_do_where_no_source_has_credentials() {
+    let nowhere = "http://127.0.0.1:1";
+    let without_profile = chained().environment("AWS_EC2_METADATA_SERVICE_ENDPOINT", nowhere);
+    let (_empty, empty_profile) = home("[profile work]\nregion = us-east-1\n", "");
+    let without_session = "[profile work]\nsso_session = gone\nsso_account_id = 1\nsso_role_name = d\n";
+    let (_without_session, sso_profile) = home(without_session, "");
+    let container = format!("{nowhere}/v1/credentials");
+    for (setup, parts) in [
+        (without_profile, ["cannot connect to 127.0.0.1", "set AWS_PROFILE, keys or a web identity"]),
+        (
+            empty_profile.environment("AWS_EC2_METADATA_SERVICE_ENDPOINT", nowhere),
+            ["cannot connect to 127.0.0.1", "the profile work gives none"],
+        ),
+        (
+            chained().environment("AWS_CONTAINER_CREDENTIALS_FULL_URI", &container),
+            ["AWS_CONTAINER_CREDENTIALS_FULL_URI, http://127.0.0.1:1/v1/credentials, does not answer", "unset it"],
+        ),
+        (sso_profile, ["sso-session named `gone`", "profile `work`"]),
+    ] {
+        let line = fails_with(setup).await;
+        assert!(parts.iter().all(|part| line.contains(part)) && line.contains("upstream=cloud"), "{line}");
+    }
 }
 
 #[tokio::test]
@@ -240,5 +278,10 @@ async fn a_profile_with_single_sign_on_shows_the_token_of_the_cache_and_renews_i
 async fn a_sign_in_that_has_ended_is_said() {
     let (_home, setup) = signed_in_at_corp("2020-01-01T00:00:00Z", &json!({}));
     let line = fails_with(setup).await;
-    assert!(line.contains("expired") && !line.contains("sso-token"), "{line}");
+    assert!(line.contains("expired") && line.contains("run `aws sso login --profile work`"), "{line}");
+    assert!(!line.contains("sso-token"), "{line}");
+    let (home, setup) = signed_in_at_corp("2099-01-01T00:00:00Z", &json!({}));
+    fs::remove_dir_all(home.path().join(".aws")).unwrap();
+    let line = fails_with(setup).await;
+    assert!(line.contains("cached SSO token") && line.contains("run `aws sso login --profile work`"), "{line}");
 }

@@ -70,6 +70,19 @@ async fn every_form_of_azures_credentials_reaches_foundry() {
 }
 
 #[tokio::test]
+async fn without_any_credential_the_log_names_the_upstream_and_every_way_to_have_one() {
+    let setup = TestGateway::setup().upstream(on_foundry(&json!({ "use_azure_ad": true })));
+    // Nobody listens there, and the system has no Azure CLI.
+    let setup = setup.environment("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1");
+    let mut gateway = setup.start_process().await;
+    assert_eq!(gateway.as_user("alice").messages(PROMPT).await.status, 502);
+    let line = gateway.process().line("no credentials").await;
+    for part in ["upstream=f", "AZURE_CLIENT_ID", "127.0.0.1:1/", "no Azure CLI", "`az login`"] {
+        assert!(line.contains(part), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn what_azure_says_of_an_error_is_not_told() {
     let gateway = TestGateway::setup().upstream(on_foundry(&json!({ "api_key": "k" }))).start().await;
     let denied = json!({ "error": { "code": "PermissionDenied", "message": "subscription 12345" } });

@@ -25,7 +25,8 @@ async fn the_clouds_own_libraries_get_their_tokens_from_our_mocks() {
         "metadata_host": google.metadata_host(),
         "google": {
             "service_account": google.key_file(at), "person": google.person_file(at), "machine": null,
-            "external": google.external_file(at), "impersonating": google.impersonating_file(at),
+            "external": google.external_file(at), "executable": google.executable_file(at),
+            "impersonating": google.impersonating_file(at),
         },
         "azure": {
             "url": azure.url(), "tenant": azure::TENANT, "client": azure::CLIENT, "secret": azure::SECRET,
@@ -48,7 +49,7 @@ async fn the_clouds_own_libraries_get_their_tokens_from_our_mocks() {
     let expected = json!({
         "google": {
             "service_account": "ya29.service-account", "person": "ya29.person", "machine": "ya29.machine",
-            "external": "ya29.impersonated", "impersonating": "ya29.impersonated",
+            "external": "ya29.impersonated", "executable": "ya29.impersonated", "impersonating": "ya29.impersonated",
         },
         "azure": {
             "secret": "entra-secret", "certificate": "entra-certificate", "federated": "entra-federated",

@@ -56,11 +56,13 @@ async fn every_form_of_googles_credentials_reaches_vertex() {
         (json!({}), environment(google.key_file(at)), "ya29.service-account"),
         (json!({}), environment(google.person_file(at)), "ya29.person"),
         (json!({}), environment(google.external_file(at)), "ya29.impersonated"),
+        (json!({}), environment(google.executable_file(at)), "ya29.impersonated"),
         (json!({}), environment(google.impersonating_file(at)), "ya29.impersonated"),
     ] {
         let mut setup = TestGateway::setup().upstream(on_vertex("v", &auth));
         if let Some(path) = &named {
             setup = setup.environment("GOOGLE_APPLICATION_CREDENTIALS", path);
+            setup = setup.environment("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES", "1");
         }
         let gateway = on_a_machine(&google, setup).await;
         let reply = gateway.as_user("alice").messages(PROMPT).await;
@@ -186,4 +188,23 @@ async fn a_file_that_cannot_work_stops_the_start_by_its_name() {
     let wanted = "GOOGLE_APPLICATION_CREDENTIALS: ";
     assert!(log.contains(wanted) && log.contains("private_key is not an RSA key in PEM form"), "{log}");
     assert!(!log.contains("s3cret"), "{log}");
+    std::fs::write(&file, r#"{"type":"gdch_service_account","private_key":"s3cret"}"#).unwrap();
+    let setup = TestGateway::setup().upstream(on_vertex("v", &json!({})));
+    let (status, log) = setup.environment("GOOGLE_APPLICATION_CREDENTIALS", file.to_str().unwrap()).refuse().await;
+    assert_eq!(status.code(), Some(1));
+    let wanted = format!("{}: credentials of the type gdch_service_account are not supported; use ", file.display());
+    assert!(log.contains(&wanted) && !log.contains("s3cret"), "{log}");
+}
+
+#[tokio::test]
+async fn without_any_credential_the_log_names_the_upstream_and_every_way_to_have_one() {
+    let setup = TestGateway::setup().upstream(on_vertex("v", &json!({})));
+    let mut gateway = setup.environment("GCE_METADATA_HOST", "127.0.0.1:1").start_process().await;
+    assert_eq!(gateway.as_user("alice").messages(PROMPT).await.status, 502);
+    let line = gateway.process().line("no credentials").await;
+    for part in
+        ["upstream=v", "GOOGLE_APPLICATION_CREDENTIALS", "gcloud auth application-default login", "127.0.0.1:1/"]
+    {
+        assert!(line.contains(part), "{line}");
+    }
 }

@@ -39,7 +39,11 @@ fn source(document: &Value, environment: &GoogleEnvironment) -> Result<Source, W
             }
             impersonated(document, source(base, environment).map_err(|why| format!("source_credentials: {why}"))?)
         }
-        other => Err(format!("credentials of the type {} are not supported", other.escape_debug())),
+        other => Err(format!(
+            "credentials of the type {} are not supported; use service_account, authorized_user, external_account, \
+             external_account_authorized_user or impersonated_service_account",
+            other.escape_debug()
+        )),
     }
 }
 

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::aws::Aws;
+use super::executable::Executable;
 use super::{GoogleEnvironment, SCOPE, document};
 use crate::upstream::credential::CredentialError;
 use crate::upstream::credential::exchange::{Question, Way, Ways, proof, readable};
@@ -39,6 +40,7 @@ enum Subject {
     File(PathBuf, Format),
     Url(Url, Vec<(HeaderName, SecretString)>, Format),
     Aws(Box<Aws>),
+    Executable(Box<Executable>),
 }
 
 #[derive(Debug, Clone)]
@@ -61,7 +63,7 @@ impl External {
             audience: document::text(from, "audience")?.to_owned(),
             subject_token_type: document::text(from, "subject_token_type")?.to_owned(),
             token_url: document::url(from, "token_url")?,
-            subject: Subject::read(&from["credential_source"], environment)?,
+            subject: Subject::read(from, environment)?,
             client,
             user_project: from["workforce_pool_user_project"].as_str().map(str::to_owned),
         })
@@ -78,6 +80,7 @@ impl External {
                 format.of_answer(ways.ask(way(url), question).await?)?
             }
             Subject::Aws(aws) => aws.subject_token(&self.audience, ways).await?,
+            Subject::Executable(executable) => executable.subject_token(ways.now()).await?,
         };
         let project = self.user_project.as_ref().filter(|_| self.client.is_none());
         let options = project.map(|project| json!({ "userProject": project }).to_string());
@@ -118,7 +121,8 @@ pub(super) fn source_url(source: &Value, field: &str) -> Result<Url, String> {
 }
 
 impl Subject {
-    fn read(source: &Value, environment: &GoogleEnvironment) -> Result<Self, String> {
+    fn read(from: &Value, environment: &GoogleEnvironment) -> Result<Self, String> {
+        let source = &from["credential_source"];
         let named = |why: String| format!("credential_source: {why}");
         if source["environment_id"].is_string() {
             return Aws::read(source, &environment.aws).map(|aws| Self::Aws(Box::new(aws))).map_err(named);
@@ -133,9 +137,13 @@ impl Subject {
             return Ok(Self::Url(url, headers, Format::read(&source["format"]).map_err(named)?));
         }
         if !source["executable"].is_null() {
-            return Err(named("programs are not run for a token; use a file or a url".to_owned()));
+            let executable = Executable::read(from, environment).map_err(named)?;
+            return Ok(Self::Executable(Box::new(executable)));
         }
-        Err(named("it must name a file, a url or environment_id aws1".to_owned()))
+        if !source["certificate"].is_null() {
+            return Err(named("X.509 certificates are not supported; use a file, a url or an executable".to_owned()));
+        }
+        Err(named("it must name a file, a url, an executable or environment_id aws1".to_owned()))
     }
 }
 

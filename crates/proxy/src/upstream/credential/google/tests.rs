@@ -267,21 +267,26 @@ async fn a_file_that_cannot_work_is_refused_with_what_is_wrong_and_none_of_its_s
         (json!("s3cret"), "type is missing"),
         (
             changed("type", json!("gdch_service_account")),
-            "credentials of the type gdch_service_account are not supported",
+            "credentials of the type gdch_service_account are not supported; use service_account, authorized_user, \
+             external_account, external_account_authorized_user or impersonated_service_account",
         ),
         (changed("private_key", json!("s3cret")), "private_key is not an RSA key in PEM form"),
         (changed("private_key", Value::Null), "private_key is missing"),
         (changed("client_email", json!(5)), "client_email must be a text that is not empty"),
         (changed("token_uri", json!("http://s3cret.example/")), "token_uri must begin with https://"),
         (changed("quota_project_id", json!("a\nb")), "the quota project is not a project id"),
-        (source(json!({})), "credential_source: it must name a file, a url or environment_id aws1"),
+        (source(json!({})), "credential_source: it must name a file, a url, an executable or environment_id aws1"),
         (
             source(json!({ "file": "/nowhere/s" })),
             "credential_source: the file /nowhere/s cannot be read: No such file or directory (os error 2)",
         ),
         (
-            source(json!({ "executable": { "command": "s3cret" } })),
-            "credential_source: programs are not run for a token; use a file or a url",
+            source(json!({ "executable": { "command": "/bin/s3cret" } })),
+            "credential_source: it runs a program, which only GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1 allows",
+        ),
+        (
+            source(json!({ "certificate": { "use_default_certificate_config": true } })),
+            "credential_source: X.509 certificates are not supported; use a file, a url or an executable",
         ),
         (source(json!({ "url": "http://example.com/" })), "credential_source: url must begin with https://"),
         (source(json!({ "environment_id": "aws2" })), "credential_source: environment_id must be aws1"),
@@ -295,6 +300,120 @@ async fn a_file_that_cannot_work_is_refused_with_what_is_wrong_and_none_of_its_s
     let path = bench.file("broken.json", r#"{"private_key": s3cret}"#);
     let refused = Google::from_file(&path, &environment()).unwrap_err().to_string();
     assert!(refused.ends_with("broken.json: it is not JSON (line 1, column 17)"), "{refused}");
+}
+
+#[tokio::test]
+async fn where_nothing_says_who_we_are_every_way_to_say_it_is_named() {
+    let bench = Bench::new().await;
+    let environment = GoogleEnvironment { metadata_host: Some("127.0.0.1:1".to_owned()), ..environment() };
+    let google = Google::from_environment(&environment).unwrap();
+    let said = message(google.fetch(&bench.ways()).await);
+    for part in ["GOOGLE_APPLICATION_CREDENTIALS is not set", "gcloud auth application-default login", "127.0.0.1:1/"] {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+/// An external account whose token a shell script gives.
+#[cfg(unix)]
+fn executable(bench: &Bench, script: &str, more: Value) -> Result<Google, String> {
+    use std::os::unix::fs::PermissionsExt;
+    let program = bench.file("give-token", format!("#!/bin/sh\n{script}\n"));
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut source = json!({ "command": format!("{} of  the-pool", program.display()) });
+    for (name, value) in more.as_object().into_iter().flatten() {
+        source[name] = value.clone();
+    }
+    let path = bench.file("credentials.json", external(bench, &json!({ "executable": source })).to_string());
+    let of_programs = vec![("PATH", "/usr/bin:/bin".to_owned())];
+    let environment = GoogleEnvironment { allow_executables: true, of_programs, ..environment() };
+    Google::from_file(&path, &environment).map_err(|Unusable(why)| why.replace(&path.display().to_string(), "FILE"))
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_program_gives_the_token_of_another_provider_and_is_told_what_for() {
+    let bench = Bench::new().await;
+    let script = r#"[ "$*" = "of the-pool" ] && [ -z "$CARGO_PKG_NAME" ] && [ "$GOOGLE_EXTERNAL_ACCOUNT_INTERACTIVE" = 0 ] || exit 2
+echo "{\"version\": 1, \"success\": true, \"token_type\": \"$GOOGLE_EXTERNAL_ACCOUNT_TOKEN_TYPE\", \"id_token\": \"for $GOOGLE_EXTERNAL_ACCOUNT_AUDIENCE\"}""#;
+    let google = executable(&bench, script, json!({})).unwrap();
+    let (exchanges, fetched) = asked(&bench, &google, &[token("of-the-pool")]).await;
+    assert_eq!(fetched.token.expose_secret(), "of-the-pool");
+    let form = form(&exchanges[0]);
+    assert_eq!(field(&form, "subject_token"), format!("for {}", field(&form, "audience")));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_token_in_the_output_file_is_used_to_its_end_before_the_program_is_run_again() {
+    let bench = Bench::new().await;
+    let said = |token: &str, ends: i64| {
+        let jwt = "urn:ietf:params:oauth:token-type:jwt";
+        json!({ "version": 1, "success": true, "token_type": jwt, "id_token": token, "expiration_time": ends })
+            .to_string()
+    };
+    let output = bench.file("output", said("kept", NOW + 60));
+    let script = format!(
+        "[ \"$GOOGLE_EXTERNAL_ACCOUNT_OUTPUT_FILE\" = {} ] || exit 2\necho '{}'",
+        output.display(),
+        said("new", NOW + 60)
+    );
+    let google = executable(&bench, &script, json!({ "output_file": output })).unwrap();
+    for (content, subject) in [
+        (said("kept", NOW + 60), "kept"),
+        (said("old", NOW), "new"),
+        (json!({ "version": 1, "success": false, "code": "1", "message": "m" }).to_string(), "new"),
+        ("half a".to_owned(), "new"),
+    ] {
+        bench.file("output", content);
+        let (exchanges, _) = asked(&bench, &google, &[token("t")]).await;
+        assert_eq!(field(&form(&exchanges[0]), "subject_token"), subject);
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_program_that_gives_no_token_is_named_with_what_it_says_and_nothing_else_of_it() {
+    let bench = Bench::new().await;
+    for (script, why) in [
+        (
+            r#"echo '{"version":1,"success":false,"code":"401","message":"Caller not authorized."}'"#,
+            "401: Caller not authorized.",
+        ),
+        (r#"echo '{"version":2,"success":true}'"#, "it speaks another version of the protocol than 1"),
+        (
+            r#"echo '{"version":1,"success":true,"token_type":"s3cret","id_token":"s3cret"}'"#,
+            "it gives a token of an unknown token_type",
+        ),
+        (
+            r#"echo '{"version":1,"success":true,"token_type":"urn:ietf:params:oauth:token-type:saml2","id_token":"s3cret"}'"#,
+            "it gives no saml_response",
+        ),
+        (
+            r#"echo '{"version":1,"success":true,"token_type":"urn:ietf:params:oauth:token-type:id_token","id_token":"s3cret","expiration_time":1}'"#,
+            "its token has ended",
+        ),
+        ("echo s3cret", "it printed no JSON object"),
+        ("echo s3cret; echo 'the vault is sealed' >&2; exit 3", "the vault is sealed"),
+    ] {
+        let google = executable(&bench, script, json!({})).unwrap();
+        let said = message(google.fetch(&bench.ways()).await);
+        assert!(said.contains("give-token gave no token: ") && said.ends_with(why), "{said}");
+        assert!(!said.contains("s3cret"), "{said}");
+    }
+    let google = executable(&bench, "exec sleep 60", json!({ "timeout_millis": 5000 })).unwrap();
+    tokio::time::pause();
+    let said = message(google.fetch(&bench.ways()).await);
+    assert!(said.ends_with("it did not end within 5 s"), "{said}");
+    for (more, why) in [
+        (json!({ "timeout_millis": 10 }), "executable.timeout_millis must be a number from 5000 to 120000"),
+        (json!({ "command": "give-token" }), "executable.command must begin with an absolute path"),
+        (
+            json!({ "command": "/nowhere/give" }),
+            "the file /nowhere/give cannot be read: No such file or directory (os error 2)",
+        ),
+    ] {
+        assert_eq!(executable(&bench, "", more).unwrap_err(), format!("FILE: credential_source: {why}"));
+    }
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ const IAM_SCOPE: &str = "https://www.googleapis.com/auth/iam";
 const ACCOUNT: &str = "gateway@project.iam.gserviceaccount.com";
 const AUDIENCE: &str = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/pool/providers/p";
 const SUBJECT: &str = "the-token-of-another-provider";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const METADATA: &str = "/computeMetadata/v1";
 
 /// Everything of Google that issues tokens, at one address.
@@ -61,12 +62,30 @@ impl Google {
     pub(crate) fn external_file(&self, folder: &Path) -> PathBuf {
         let subject = folder.join("subject");
         std::fs::write(&subject, SUBJECT).unwrap();
-        let document = json!({
+        write(folder, "external.json", &self.external(&json!({ "file": subject })))
+    }
+
+    /// The same with a program that gives the token, and looks at what it is told.
+    pub(crate) fn executable_file(&self, folder: &Path) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let program = folder.join("give-token");
+        let answer = json!({ "version": 1, "success": true, "token_type": JWT, "id_token": SUBJECT });
+        let told = [("AUDIENCE", AUDIENCE), ("TOKEN_TYPE", JWT), ("INTERACTIVE", "0"), ("IMPERSONATED_EMAIL", ACCOUNT)];
+        // Google's own library for Python leaves the last one out.
+        let is = |(name, value)| format!("[ \"${{GOOGLE_EXTERNAL_ACCOUNT_{name}-{value}}}\" = '{value}' ]");
+        let told = told.map(is).join(" && ");
+        std::fs::write(&program, format!("#!/bin/sh\n{told} || exit 1\necho '{answer}'\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let source = json!({ "executable": { "command": program, "timeout_millis": 5000 } });
+        write(folder, "executable.json", &self.external(&source))
+    }
+
+    fn external(&self, source: &Value) -> Value {
+        json!({
             "type": "external_account", "audience": AUDIENCE, "token_url": self.url("/v1/token"),
-            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt", "credential_source": { "file": subject },
+            "subject_token_type": JWT, "credential_source": source,
             "service_account_impersonation_url": self.url(&impersonation()),
-        });
-        write(folder, "external.json", &document)
+        })
     }
 
     /// The service account as itself again, by way of its own key: the token is `ya29.impersonated`.
@@ -140,7 +159,7 @@ fn exchanged(form: &Fields) -> Result<&'static str, String> {
         ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
         ("requested_token_type", "urn:ietf:params:oauth:token-type:access_token"),
         ("audience", AUDIENCE),
-        ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+        ("subject_token_type", JWT),
         ("subject_token", SUBJECT),
     ] {
         must_be(form, name, value)?;

@@ -80,6 +80,7 @@ def azure_tokens(asked):
 
 asked = json.load(sys.stdin)
 os.environ["GCE_METADATA_HOST"] = os.environ["GCE_METADATA_IP"] = asked["metadata_host"]
+os.environ["GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES"] = "1"
 # Or it asks Google for the number of the project.
 os.environ["GOOGLE_CLOUD_PROJECT"] = "project"
 files = asked["google"]

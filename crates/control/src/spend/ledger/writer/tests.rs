@@ -110,6 +110,26 @@ async fn what_a_lost_database_had_not_on_its_disk_yet_is_entered_again_and_what_
 }
 
 #[tokio::test]
+async fn what_began_and_ended_while_the_database_was_away_is_not_in_flight_when_it_is_back() {
+    let mut house = House::open().await;
+    let (settled, withdrawn) = (house.record(), house.record());
+    house.writer.lose_database();
+    for record in [&settled, &withdrawn] {
+        let aside = Aside { record: Arc::clone(record), amount: Money::from_nano(5), pool: None };
+        house.writer.take(Entry::Admit { aside, leased: false });
+    }
+    house.writer.commit().await;
+    let outcome = Outcome { charge: Money::from_nano(3), ..Outcome::default() };
+    house.writer.take(Entry::Settle(Settle { record: settled, pool: None, outcome }));
+    house.writer.take(Entry::Withdraw(withdrawn.id));
+    house.writer.down = false;
+    house.writer.commit().await;
+    assert_eq!(house.number("SELECT COUNT(*) FROM reservation").await, 0);
+    assert_eq!(house.number("SELECT settled FROM account WHERE period = '2026-11'").await, 3);
+    assert_eq!(house.number("SELECT SUM(reserved) FROM account").await, 0);
+}
+
+#[tokio::test]
 async fn no_more_is_kept_in_memory_than_there_is_room_for_and_nobody_spends_what_is_not_kept() {
     let mut house = House::open().await;
     house.writer.lose_database();

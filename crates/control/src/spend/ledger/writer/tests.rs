@@ -7,6 +7,7 @@ use super::*;
 use crate::clock::{Clock, TestClock};
 use crate::policy::{Config as PolicyConfig, Policies};
 use crate::spend::ledger::batch::{Aside, Outcome, Record};
+use crate::spend::ledger::lease::Held;
 use crate::spend::ledger::{Admission, Ledger, Origin, Refusal};
 use crate::spend::period::Keys;
 use crate::spend::{Caps, Config, GroupMode, Money, Prices, Size};
@@ -157,4 +158,23 @@ async fn no_more_is_kept_in_memory_than_there_is_room_for_and_nobody_spends_what
     house.writer.commit().await;
     house.writer.tell_full();
     assert!(!is_full(&house));
+}
+
+#[tokio::test]
+async fn what_a_lease_says_is_not_believed_after_a_transaction_that_nobody_heard_of() {
+    let mut house = House::open().await;
+    let record = house.record();
+    let held = Held {
+        keys: Arc::clone(&record.keys),
+        principal: Arc::clone(&record.principal),
+        amount: Money::from_nano(5),
+        written: Some(Money::from_nano(5)),
+    };
+    house.writer.leases.settle((Arc::clone(&record.account), "2026-11-22".into()), held);
+    assert!(!house.writer.leases.are_stale());
+    house.store.execute("ALTER TABLE account RENAME TO gone", &[]).await.unwrap();
+    house.writer.take(Entry::Admit { aside: Aside { record, amount: Money::from_nano(1), pool: None }, leased: false });
+    house.writer.try_commit(true).await.unwrap_err();
+    assert!(house.writer.leases.are_stale());
+    assert_eq!(house.writer.leases.rows(), 0, "nobody knows of any");
 }

@@ -11,6 +11,7 @@ pub mod managed;
 pub mod metrics;
 pub mod oauth;
 pub mod otlp;
+mod unread;
 
 use std::sync::Arc;
 

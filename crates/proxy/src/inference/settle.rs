@@ -1,19 +1,20 @@
 //! The last phase, open from the first moment: what a request has used and how it ended, told once to the ledger and to
 //! the audit log, whichever way it ends.
 
+mod told;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use control::audit::{AttemptEvent, Event, InferenceEvent};
-use control::connect::chain;
 use control::spend::ledger::{Settlement, Standing};
-use control::spend::{Money, Origin, Refusal, Reservation, Scope};
+use control::spend::{Money, Origin, Reservation};
 use http::{HeaderValue, StatusCode};
 use wire::usage::Usage;
 
 use super::seats::Seat;
-use super::{Facts, Failure, Inference, Interrupted};
+use super::{Facts, Failure, Inference};
 use crate::upstream::{Answer, CACHE_LIFE, CacheKey, Candidate, Endpoint, LONG_CACHE_LIFE, Sent, Upstream};
+use told::End;
 
 /// The audit's status of a request whose client went away before there was one.
 const CLIENT_GONE: u16 = 499;
@@ -221,26 +222,6 @@ impl Tab {
         if self.sent.get() { Charge::Seen(self.expected()) } else { Charge::Nothing }
     }
 
-    /// The answer broke off on its way.
-    pub(super) fn tell_broken_off(&self, why: &Interrupted) {
-        let upstream = self.upstream.as_ref().map(|upstream| upstream.name());
-        let status = self.served.as_ref().map(|served| served.status.as_u16());
-        tracing::warn!(request_id = %self.facts.request_id, upstream, status, "answer broken off: {}", chain(why));
-    }
-
-    /// The answer came to an end, but what came is not whole.
-    pub(super) fn tell_half_document(&self) {
-        let upstream = self.upstream.as_ref().map(|upstream| upstream.name());
-        tracing::warn!(request_id = %self.facts.request_id, upstream, "no whole JSON document could be read from the answer");
-    }
-
-    /// The answer says nothing of its usage.
-    pub(super) fn tell_unmetered(&self) {
-        if let Some(upstream) = &self.upstream {
-            upstream.tell_unmetered();
-        }
-    }
-
     /// Closes it without an answer of an upstream. The surface answers `failure` with the status that is audited here.
     pub(super) fn refuse(&mut self, failure: &Failure) {
         if let Failure::Blocked { refusal, .. } = failure {
@@ -321,19 +302,7 @@ impl Tab {
         {
             self.inference.meters.charged(upstream.name(), model, usage, cost);
         }
-        let event = self.event(status, outcome);
-        self.emit(&Event::Inference(Box::new(InferenceEvent {
-            ms,
-            ttfb_ms,
-            input_tokens: usage.map(|usage| usage.input_tokens),
-            output_tokens: usage.map(|usage| usage.output_tokens),
-            cache_read_input_tokens: usage.map(|usage| usage.cache_read_input_tokens),
-            cache_creation_input_tokens: usage
-                .map(|usage| usage.cache_creation_5m_tokens.saturating_add(usage.cache_creation_1h_tokens)),
-            cost_usd: cost.and_then(|cost| cost.dollars().parse().ok()),
-            estimated,
-            ..event
-        })));
+        self.tell_end(&End { status, outcome, ms, ttfb_ms, usage, estimated, cost });
     }
 
     /// What its end says of the upstream, and of the cache that the session has there.
@@ -352,62 +321,6 @@ impl Tab {
     fn since_received(&self, at: Instant) -> Duration {
         at.saturating_duration_since(self.facts.received)
     }
-
-    fn event(&self, status: u16, outcome: Outcome) -> InferenceEvent<'_> {
-        fn text(value: &Option<HeaderValue>) -> Option<&str> {
-            value.as_ref()?.to_str().ok()
-        }
-        let served = self.served.as_ref();
-        InferenceEvent {
-            sub: &self.facts.principal.sub,
-            email: self.facts.principal.email.as_deref(),
-            path: self.endpoint.path(),
-            model: self.model.as_deref(),
-            upstream: self.upstream.as_ref().map(|upstream| upstream.name()),
-            upstream_request_id: served.and_then(|served| text(&served.request_id)),
-            upstream_cloud_request_id: served.and_then(|served| text(&served.cloud_request_id)),
-            status,
-            outcome: outcome.as_str(),
-            session_id: self.origin.session_id.as_deref(),
-            attempts: u32::try_from(self.tried.len()).unwrap_or(u32::MAX),
-            tried: self.tried.iter().map(Tried::event).collect(),
-            load_test: self.inference.load_test.is_some(),
-            billing_group: self.origin.billing_group.as_deref(),
-            billing_group_ignored: self.billing_group_ignored,
-            ..InferenceEvent::default()
-        }
-    }
-
-    /// Written instead of an inference event (contract B2).
-    fn audit_block(&self, refusal: &Refusal) {
-        let sub = &self.facts.principal.sub;
-        let (cause, standing) = match refusal {
-            Refusal::Over(standing) | Refusal::TooDear { standing, .. } => ("over_limit", Some(standing)),
-            Refusal::InFlight { .. } => ("in_flight", None),
-            Refusal::Unbounded(_) => ("unbounded", None),
-            Refusal::Unavailable => ("store_error", None),
-        };
-        self.inference.meters.was_blocked(cause);
-        let pool = standing.filter(|standing| standing.cap.shared).map(|standing| [standing.cap.source.id()]);
-        let cents = standing.map(|standing| standing.cap.cents.to_string());
-        self.emit(&Event::SpendBlocked {
-            sub,
-            cause,
-            cap_cents: cents.as_deref(),
-            source: standing.map(|standing| match standing.cap.source {
-                _ if standing.cap.shared => "group_pool",
-                Scope::User(_) => "user",
-                Scope::Group(_) => "rbac_group",
-                Scope::Organization => "organization",
-            }),
-            period: standing.map(|standing| standing.cap.period.as_str()),
-            groups: pool.as_ref().map(|pool| &pool[..]),
-        });
-    }
-
-    fn emit(&self, event: &Event<'_>) {
-        self.inference.audit.emit(Some(&self.facts.request_id), event);
-    }
 }
 
 impl Drop for Tab {
@@ -416,12 +329,6 @@ impl Drop for Tab {
             let (outcome, charge) = (self.abandoned(), self.charge_unanswered());
             self.end(outcome, charge);
         }
-    }
-}
-
-impl Tried {
-    fn event(&self) -> AttemptEvent<'_> {
-        AttemptEvent { upstream: self.upstream.name(), ended: self.ended, status: self.status, ms: self.ms }
     }
 }
 

@@ -7,7 +7,7 @@ mod answers;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{Method, Request};
+use http::{HeaderValue, Method, Request};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use wire::messages::read_head;

@@ -3,6 +3,8 @@
 //! A circuit for each upstream and model opens when attempts fail in a row, when too many of the recent ones fail, or when
 //! an answer says when to come back; afterwards one request finds out. Knows outcomes and times; knows no request.
 
+mod circuit;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,36 +13,9 @@ use control::clock::Clock;
 use tokio::sync::Notify;
 
 use super::failure::{Class, Failure};
+use circuit::{Circuit, Kind, LONGEST_REST, State};
 
-/// Nothing rests longer than this before it is tried again, whatever it or we said.
-const LONGEST_REST: Duration = Duration::from_secs(300);
-
-/// `upstreams[].breaker`: when a circuit opens, and for how long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Breaker {
-    /// `consecutive_failures`: so many in a row open it.
-    pub consecutive_failures: u32,
-    /// `failure_percent`: such a share of the recent attempts opens it, ...
-    pub failure_percent: u32,
-    /// `minimum_requests`: ... once there are so many of them ...
-    pub minimum_requests: u32,
-    /// `window_seconds`: ... and recent means within this.
-    pub window: Duration,
-    /// `open_seconds`: how long it rests at first; twice as long after each failed trial, at most five minutes.
-    pub open_for: Duration,
-}
-
-impl Default for Breaker {
-    fn default() -> Self {
-        Self {
-            consecutive_failures: 5,
-            failure_percent: 50,
-            minimum_requests: 20,
-            window: Duration::from_secs(30),
-            open_for: Duration::from_secs(10),
-        }
-    }
-}
+pub use circuit::Breaker;
 
 /// The circuits of one upstream.
 #[derive(Debug)]
@@ -88,57 +63,6 @@ pub struct Trial<'a> {
     kind: Kind,
     opened: Arc<Notify>,
     is_over: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Usual,
-    /// It finds out whether the rest is over.
-    Probe,
-    /// Nobody else is left.
-    LastResort,
-}
-
-#[derive(Debug, Default)]
-struct Circuit {
-    state: State,
-    /// Failures since the last success.
-    in_a_row: u32,
-    recent: Recent,
-    /// Rests since the last success; each is longer than the one before.
-    rests: u32,
-    told_open: bool,
-    opened: u64,
-    attempts: BTreeMap<&'static str, (u64, Duration)>,
-    /// Tells those who wait for a connection that it has opened.
-    opening: Arc<Notify>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum State {
-    #[default]
-    Closed,
-    Open {
-        until: Instant,
-    },
-    /// A probe is on its way; the rest ended then.
-    Probing {
-        since: Instant,
-    },
-}
-
-/// Outcomes of this window and the one before it.
-#[derive(Debug, Default)]
-struct Recent {
-    began: Option<Instant>,
-    now: Outcomes,
-    before: Outcomes,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Outcomes {
-    all: u32,
-    failed: u32,
 }
 
 impl Health {
@@ -190,7 +114,7 @@ impl Health {
         let mut circuits = self.lock();
         let circuit = of(&mut circuits, model);
         // Its success was counted when its head came, and is not one.
-        circuit.recent.now.all = circuit.recent.now.all.saturating_sub(1);
+        circuit.recent.take_back();
         self.failed(circuit, model, Kind::Usual, now, None, "an answer broke off");
     }
 
@@ -350,62 +274,6 @@ impl Drop for Trial<'_> {
         if !self.is_over {
             self.end("abandoned", |_, circuit, trial, _| circuit.release(trial.kind));
         }
-    }
-}
-
-impl Circuit {
-    fn is_failing(&self, breaker: &Breaker) -> bool {
-        let recent = self.recent.sum();
-        let share = u64::from(recent.failed) * 100 >= u64::from(recent.all) * u64::from(breaker.failure_percent);
-        self.in_a_row >= breaker.consecutive_failures || (recent.all >= breaker.minimum_requests && share)
-    }
-
-    fn longer_rest(&mut self, breaker: &Breaker) -> Duration {
-        let doubled = breaker.open_for.saturating_mul(1 << self.rests.min(16));
-        self.rests += 1;
-        doubled.min(LONGEST_REST.max(breaker.open_for))
-    }
-
-    fn open(&mut self, until: Instant) {
-        self.state = State::Open { until };
-        self.opened += 1;
-        self.opening.notify_waiters();
-    }
-
-    fn close(&mut self) {
-        self.state = State::Closed;
-        self.in_a_row = 0;
-        self.rests = 0;
-        self.recent = Recent::default();
-    }
-
-    /// A probe that found out nothing: the next request is one.
-    fn release(&mut self, kind: Kind) {
-        if let (State::Probing { since }, Kind::Probe) = (self.state, kind) {
-            self.state = State::Open { until: since };
-        }
-    }
-}
-
-impl Recent {
-    fn add(&mut self, now: Instant, window: Duration, failed: bool) {
-        let age = self.began.map(|began| now.saturating_duration_since(began));
-        match age {
-            Some(age) if age < window => {}
-            Some(age) => {
-                let is_next = age < window.saturating_mul(2);
-                self.before = if is_next { self.now } else { Outcomes::default() };
-                self.now = Outcomes::default();
-                self.began = Some(now);
-            }
-            None => self.began = Some(now),
-        }
-        self.now.all += 1;
-        self.now.failed += u32::from(failed);
-    }
-
-    fn sum(&self) -> Outcomes {
-        Outcomes { all: self.now.all + self.before.all, failed: self.now.failed + self.before.failed }
     }
 }
 

@@ -20,6 +20,7 @@ use ipnet::IpNet;
 use wire::error::ErrorType;
 
 use super::error::refuse;
+use super::unread::Unread;
 
 /// What is known of a request before anyone has read it; put there by the outermost layer.
 #[derive(Debug, Clone)]
@@ -89,6 +90,7 @@ pub async fn edge(State(edge): State<Arc<Edge>>, mut request: Request, next: Nex
     let client = edge.client(peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), &request);
     let (Client::At(client_ip) | Client::Unreadable(_, client_ip)) = client;
     let facts = RequestFacts { request_id: Arc::clone(&request_id), client_ip, received: edge.clock.instant() };
+    let unread = Unread::of(&mut request);
     let mut response = match edge.admit(&request, &client, &facts) {
         Ok(()) => {
             normalise_path(&mut request);
@@ -103,8 +105,14 @@ pub async fn edge(State(edge): State<Arc<Edge>>, mut request: Request, next: Nex
                 }
             }
         }
-        Err(refusal) => refusal,
+        Err(refusal) => {
+            drop(request);
+            refusal
+        }
     };
+    if let Some(unread) = unread {
+        unread.throw_away().await;
+    }
     edge.dress(&mut response, &request_id);
     response
 }

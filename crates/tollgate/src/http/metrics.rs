@@ -82,6 +82,15 @@ impl Collector for Upstreams {
                 ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
             }
         }
+        let help = "The time that they took";
+        let mut family =
+            encoder.encode_descriptor("upstream_attempt", help, Some(&Unit::Seconds), MetricType::Counter)?;
+        for CircuitFigures { upstream, model, attempts, .. } in &figures {
+            for (outcome, (_, took)) in attempts {
+                let labels = [("upstream", upstream.as_str()), ("model", model.as_str()), ("outcome", *outcome)];
+                ConstCounter::new(took.as_secs_f64()).encode(family.encode_family(&labels)?)?;
+            }
+        }
         let mut family = encoder.encode_descriptor(
             "circuit_opened",
             "How often an upstream was left alone for a model",

@@ -2,8 +2,10 @@
 
 use serde_json::json;
 
+use crate::clouds::bedrock;
 use crate::support::gateway::TestGateway;
-use crate::support::http::Reply;
+use crate::support::http::{Http, Reply, unused_port};
+use crate::support::raw::Raw;
 use crate::support::upstream::{Answer, Gate, Step};
 
 const PROMPT: &str = r#"{"model":"claude-haiku-4-5","max_tokens":16,"messages":[]}"#;
@@ -121,6 +123,63 @@ async fn an_upstream_that_cannot_be_reached_or_says_nothing_is_passed_over() {
     insta::assert_compact_json_snapshot!(tried, @r#"[["dead", "connect"], ["silent", "timeout"], ["closing", "broken"], ["good", "served"]]"#);
     let waited = event["tried"][1]["ms"].as_u64().unwrap();
     assert!(waited >= 250, "{event}");
+}
+
+#[tokio::test]
+async fn every_kind_of_upstream_has_time_limits_of_its_own() {
+    // It never says a word of TLS.
+    let mute = Raw::start().await;
+    let mute = mute.url().replace("http:", "https:");
+    let connecting = json!({ "name": "connecting", "base_url": mute, "timeouts": { "connect_ms": 60 } });
+    let silent = json!({ "timeouts": { "ttfb_ms": 70 } });
+    let setup = TestGateway::setup().upstream(connecting).upstream(bedrock(&silent));
+    let gateway = setup.upstream(json!({ "name": "good" })).start().await;
+    gateway.upstreams()[1].answer(Answer::stream([Step::from("never")]).after(&Gate::closed()));
+    assert_eq!(ask(&gateway).await.status, 200);
+    let event = gateway.audit().next("inference").await;
+    let tried = event["tried"].as_array().unwrap();
+    let ended: Vec<_> = tried.iter().map(|one| [&one["upstream"], &one["ended"]]).collect();
+    assert_eq!(ended, [["connecting", "connect"], ["cloud", "timeout"], ["good", "served"]]);
+    assert!(tried[0]["ms"].as_u64() >= Some(60) && tried[1]["ms"].as_u64() >= Some(70), "{event}");
+}
+
+#[tokio::test]
+async fn what_every_attempt_came_to_is_in_audit_and_figures() {
+    let port = unused_port();
+    let first = json!({ "name": "first", "breaker": { "consecutive_failures": 2 } });
+    let setup = TestGateway::setup().config(json!({ "metrics": { "port": port } })).upstream(first);
+    let gateway = setup.upstream(json!({ "name": "second" })).start().await;
+    gateway.upstream().answer(failing(403));
+    gateway.upstream().answer(Answer::error(500, "api_error", "no"));
+    gateway.upstream().answer(Answer::none());
+    for (ended, status) in [("credential", Some(403)), ("server_error", Some(500)), ("broken", None)] {
+        assert_eq!(ask(&gateway).await.status, 200);
+        let event = gateway.audit().next("inference").await;
+        let [failed, served] = &event["tried"].as_array().unwrap()[..] else { panic!("{event}") };
+        assert_eq!((&failed["upstream"], &failed["ended"]), (&json!("first"), &json!(ended)));
+        assert_eq!((failed["status"].as_u64(), &served["ended"]), (status, &json!("served")));
+        assert!(failed["ms"].is_u64() && event["cost_usd"].as_f64() > Some(0.0), "{event}");
+    }
+    // Two in a row.
+    assert_eq!(ask(&gateway).await.status, 200);
+    assert_eq!(asked(&gateway), [3, 4]);
+    let figures = http::Request::get(format!("http://127.0.0.1:{port}/metrics")).body(bytes::Bytes::new()).unwrap();
+    let figures = Http::new().send(figures).await;
+    let of = |upstream: &str| format!("upstream=\"{upstream}\",model=\"claude-haiku-4-5-20251001\"");
+    let (first, second) = (of("first"), of("second"));
+    for line in [
+        format!("tollgate_upstream_attempts_total{{{first},outcome=\"credential\"}} 1"),
+        format!("tollgate_upstream_attempts_total{{{first},outcome=\"server_error\"}} 1"),
+        format!("tollgate_upstream_attempts_total{{{first},outcome=\"broken\"}} 1"),
+        format!("tollgate_upstream_attempts_total{{{second},outcome=\"served\"}} 4"),
+        format!("tollgate_upstream_attempt_seconds_total{{{first},outcome=\"broken\"}} "),
+        format!("tollgate_circuit_opened_total{{{first}}} 1"),
+        format!("tollgate_circuit_state{{{first}}} 2"),
+        format!("tollgate_circuit_state{{{second}}} 0"),
+        "tollgate_time_to_first_byte_seconds_count 4".to_owned(),
+    ] {
+        assert!(figures.text().contains(&line), "{line} is not in\n{}", figures.text());
+    }
 }
 
 #[tokio::test]
@@ -264,7 +323,7 @@ async fn once_a_byte_was_sent_no_other_upstream_is_asked() {
 #[tokio::test]
 async fn an_upstream_that_closes_an_idle_connection_costs_no_request() {
     let gateway = three().await;
-    // The second use of a connection meets its end: hyper would ask again by itself, and the model would be paid twice.
+    // The second use of a connection meets its end: a client that asks again by itself would have the model paid twice.
     assert_eq!(ask(&gateway).await.status, 200);
     gateway.upstream().answer(Answer::none());
     assert_eq!(ask(&gateway).await.status, 200);

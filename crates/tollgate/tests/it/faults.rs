@@ -267,6 +267,28 @@ async fn a_stream_of_amazons_that_closes_at_any_byte_has_one_end_and_one_settlem
 }
 
 #[tokio::test]
+async fn a_kept_connection_that_the_only_upstream_has_closed_costs_no_request() {
+    let raw = Raw::start().await;
+    let gateway = TestGateway::setup().upstream(json!({ "name": "first", "base_url": raw.url() })).start().await;
+    let alice = gateway.as_user("alice");
+    let ok = format!("{JSON}content-length: 2\r\n\r\n{{}}");
+    let mut kept = None;
+    for _ in 0..3 {
+        // The connection of the request before ends when nobody expects it to.
+        drop(kept.take());
+        let (reply, stream) = tokio::join!(alice.messages(PROMPT), async {
+            let mut stream = raw.accept().await;
+            stream.write_all(ok.as_bytes()).await.unwrap();
+            stream
+        });
+        assert_eq!((reply.status.as_u16(), reply.text()), (200, "{}"));
+        kept = Some(stream);
+        let event = gateway.audit().next("inference").await;
+        assert_eq!((&event["attempts"], &event["outcome"]), (&json!(1), &json!("complete")));
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_whose_connection_is_reset_before_it_answers_is_passed_over_without_being_asked_again() {
     let (first, second) = (Raw::start().await, Raw::start().await);
     let upstream = |name: &str, raw: &Raw| json!({ "name": name, "base_url": raw.url() });

@@ -1,26 +1,25 @@
 //! The writer: one task per replica that collects what happens and commits it, batch by batch.
 
+mod commit;
+mod upkeep;
+
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::batch::{Ask, Batch, Decision, Entry, Promise, Record, Settle, Verdict};
+use super::batch::{Ask, Batch, Entry, Settle};
 use super::figures::Told;
 use super::lease::Leases;
-use super::work::{Decisions, Work};
 use crate::identity::Principal;
-use crate::spend::table::{self, Swept};
-use crate::spend::{Overshoot, Period};
-use crate::store::{Store, StoreError};
+use crate::spend::table;
+use crate::store::Store;
 
 /// Entries taken into one transaction.
 const MOST: usize = 512;
@@ -273,255 +272,6 @@ impl Writer {
         }
     }
 
-    /// Whoever is seen is written once a day, and when something is new about the person.
-    fn meet(&mut self, record: &Record) {
-        let (principal, day) = (&record.principal, record.keys.key(Period::Daily));
-        if self.known_on.as_ref() != Some(day) {
-            self.known.clear();
-            self.known_on = Some(Arc::clone(day));
-        }
-        let print = fingerprint(principal);
-        if self.known.get(&principal.sub) != Some(&print) {
-            self.known.insert(principal.sub.clone(), print);
-            self.unknown.insert(principal.sub.clone(), Arc::clone(principal));
-        }
-    }
-
-    async fn commit(&mut self) {
-        if self.down {
-            self.backlog.join(std::mem::take(&mut self.batch));
-            return self.answer_all_unavailable();
-        }
-        self.batch.draw(&mut self.backlog, MOST);
-        let durable = self.must_be_durable();
-        match self.try_commit(durable).await {
-            Ok(decisions) => {
-                self.find_database();
-                let batch = std::mem::take(&mut self.batch);
-                self.keep(batch.settles, durable);
-                self.answer(decisions);
-                self.write_principals().await;
-                self.answer_flushes();
-            }
-            Err(error) if error.is_outage() => self.hold_back(&error),
-            Err(error) => self.commit_one_by_one(&error).await,
-        }
-    }
-
-    /// Remembers settlements until they are durable.
-    fn keep(&mut self, settles: Vec<Settle>, durable: bool) {
-        if durable {
-            self.committed.clear();
-        } else if self.committed.is_empty() {
-            self.committed = settles;
-        } else {
-            self.committed.extend(settles);
-            return;
-        }
-        self.durable_at = self.shared.instant();
-    }
-
-    fn answer_flushes(&mut self) {
-        if !self.backlog.is_empty() {
-            return;
-        }
-        for done in self.flushes.drain(..) {
-            // Who no longer waits need not be told.
-            let _ = done.send(());
-        }
-    }
-
-    /// One entry that the database refuses must not keep the others from being recorded.
-    async fn commit_one_by_one(&mut self, refusal: &StoreError) {
-        tracing::warn!("ledger: {refusal}; each entry is tried by itself");
-        let mut rest = std::mem::take(&mut self.batch).split();
-        let asks = std::mem::take(&mut self.asks);
-        while let Some(part) = rest.pop() {
-            self.batch = part;
-            match self.try_commit(true).await {
-                Ok(_) => self.batch = Batch::default(),
-                Err(error) if error.is_outage() => {
-                    rest.into_iter().for_each(|part| self.batch.join(part));
-                    self.asks = asks;
-                    return self.hold_back(&error);
-                }
-                Err(error) => {
-                    tracing::error!(entry = %self.batch.describe(), "ledger: the database refuses an entry: {error}");
-                    self.batch = Batch::default();
-                }
-            }
-        }
-        let mut asks = asks.into_iter();
-        while let Some(ask) = asks.next() {
-            let waiting = std::mem::replace(&mut self.asks, vec![ask]);
-            match self.try_commit(true).await {
-                Ok(decisions) => self.answer(decisions),
-                Err(error) if error.is_outage() => {
-                    self.asks.extend(waiting.into_iter().chain(asks));
-                    return self.hold_back(&error);
-                }
-                Err(error) => {
-                    tracing::error!("ledger: a request could not be decided: {error}");
-                    self.answer_all_unavailable();
-                }
-            }
-            self.asks.extend(waiting);
-        }
-        self.find_database();
-        self.answer_flushes();
-    }
-
-    async fn try_commit(&mut self, durable: bool) -> Result<Decisions, StoreError> {
-        if self.batch.is_empty() && self.asks.is_empty() && !self.leases.are_stale() && !durable {
-            return Ok(Decisions::default());
-        }
-        let now = self.shared.clock.now();
-        let work = Work {
-            store: &self.shared.store,
-            caps: &self.shared.caps,
-            accounts: &self.shared.accounts,
-            leases: &mut self.leases,
-            overshoot: self.shared.overshoot,
-            may_lease: !self.ending && self.shared.overshoot == Overshoot::Bounded,
-            replica: &self.replica,
-            now,
-            keys: self.shared.keys(now),
-            instant: self.shared.instant(),
-            durable,
-            expires_at: now.checked_add(HOLD).unwrap_or(Timestamp::MAX),
-        };
-        let done = work.commit(&self.batch, &self.asks).await;
-        if done.is_err() {
-            self.leases.doubt();
-        }
-        done
-    }
-
-    fn answer(&mut self, decisions: Decisions) {
-        for (principal, snapshot) in decisions.snapshots {
-            self.shared.accounts.remember(&principal, snapshot);
-        }
-        for (account, month, settled) in decisions.pools {
-            self.shared.accounts.remember_pool(account, month, settled, self.shared.instant());
-        }
-        let asks = std::mem::take(&mut self.asks);
-        let mut verdicts = decisions.verdicts.into_iter();
-        for ask in asks {
-            match verdicts.next().flatten() {
-                None => self.asks.push(ask),
-                Some(verdict) => self.tell(ask, verdict),
-            }
-        }
-    }
-
-    fn tell(&self, ask: Ask, decision: Decision) {
-        let verdict = match decision {
-            Decision::Granted(granted) => {
-                Verdict::Granted(Promise::new(ask.record.id, granted, self.shared.entries.clone()))
-            }
-            Decision::Over(standing) => Verdict::Over(standing),
-            Decision::TooDear(standing) => Verdict::TooDear(standing),
-            Decision::InFlight => Verdict::InFlight,
-        };
-        // A grant that nobody receives gives itself back.
-        drop(ask.reply.send(verdict));
-    }
-
-    fn answer_all_unavailable(&mut self) {
-        for ask in std::mem::take(&mut self.asks) {
-            // It may have been granted by a transaction that was not heard of. Whoever does not go ahead takes that back.
-            let doubt = Promise::new(ask.record.id, (), self.shared.entries.clone());
-            drop(ask.reply.send(Verdict::Unavailable(doubt)));
-        }
-    }
-
-    /// Keeps what must not be lost for the next attempt, and lets nobody wait for it.
-    fn hold_back(&mut self, error: &StoreError) {
-        self.lose_database();
-        self.answer_all_unavailable();
-        self.backlog.join(std::mem::take(&mut self.batch));
-        tracing::warn!(waiting = self.backlog.len(), "ledger: {error}; what was settled is kept and tried again");
-    }
-
-    async fn write_principals(&mut self) {
-        if self.unknown.is_empty() {
-            return;
-        }
-        let now = self.shared.clock.now();
-        // Ordered by subject, so that two replicas never wait for each other.
-        let mut principals: Vec<_> = self.unknown.values().collect();
-        principals.sort_by(|a, b| a.sub.cmp(&b.sub));
-        match table::put_principals(&self.shared.store, principals.into_iter(), now).await {
-            Ok(()) => self.unknown.clear(),
-            Err(error) => {
-                tracing::warn!("ledger: who was seen is not recorded: {error}");
-                if error.is_outage() {
-                    self.lose_database();
-                }
-                for (sub, _) in self.unknown.drain() {
-                    self.known.remove(&sub);
-                }
-            }
-        }
-    }
-
-    async fn upkeep(&mut self, ticks: u32) {
-        // To sum up a long backlog takes a moment: now and then will do.
-        self.tell_figures();
-        if self.down {
-            return;
-        }
-        match self.try_upkeep(ticks).await {
-            Ok(()) => {}
-            Err(error) if error.is_outage() => self.hold_back(&error),
-            Err(error) => tracing::warn!("ledger upkeep: {error}"),
-        }
-    }
-
-    async fn try_upkeep(&mut self, ticks: u32) -> Result<(), StoreError> {
-        let shared = &self.shared;
-        shared.caps.refresh_if_changed().await?;
-        let instant = shared.instant();
-        self.leases.give_back(&shared.accounts, &shared.keys(shared.clock.now()), instant, false);
-        shared.accounts.forget(instant);
-        if !ticks.is_multiple_of(RENEW_EVERY) && !self.sweeping {
-            return Ok(());
-        }
-        let now = shared.clock.now();
-        let until = now.checked_add(HOLD).unwrap_or(Timestamp::MAX);
-        table::renew_reservations(&shared.store, &self.replica, until).await?;
-        self.renew_leases(until).await?;
-        let shared = &self.shared;
-        // Nobody else can be alive on an embedded database: what is left there was left by a process that died.
-        let before = if shared.store.is_embedded() { Timestamp::MAX } else { now };
-        loop {
-            let Swept { settled, released, more } = table::sweep_expired(&shared.store, before, &self.replica).await?;
-            if settled + released > 0 {
-                tracing::warn!(
-                    settled,
-                    released,
-                    "ledger: requests of a process that died were charged at their estimates, and its leases given back"
-                );
-            }
-            self.sweeping = more;
-            // What a predecessor left belongs to the totals before anything is admitted; later nobody waits for the rest.
-            if !more || (ticks > 0 && !self.inbox.is_empty()) {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn renew_leases(&mut self, until: Timestamp) -> Result<(), StoreError> {
-        let use_until = self.shared.instant() + USE;
-        let renewed = table::renew_leases(&self.shared.store, &self.replica, until).await?;
-        if renewed != self.leases.rows() {
-            // Swept, because this replica was silent for too long: what is held has to be written anew.
-            self.leases.doubt();
-        }
-        self.shared.accounts.hold_leases_until(use_until);
-        Ok(())
-    }
-
     async fn finish(&mut self) {
         self.inbox.close();
         self.ending = true;
@@ -568,12 +318,6 @@ async fn answered(probe: &mut Option<BoxFuture<'static, ()>>) {
         Some(probe) => probe.await,
         None => std::future::pending().await,
     }
-}
-
-fn fingerprint(principal: &Principal) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (&principal.email, &principal.name, &principal.groups).hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

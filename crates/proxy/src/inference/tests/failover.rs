@@ -189,7 +189,8 @@ async fn when_all_rest_the_one_due_soonest_is_asked_rather_than_nobody() {
 async fn who_waits_for_a_connection_goes_on_when_others_have_found_the_upstream_dead() {
     // It never says a word of TLS, so that no connection is ever made.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let dead = config("dead", &format!("https://{}", listener.local_addr().unwrap()));
+    let mut dead = config("dead", &format!("https://{}", listener.local_addr().unwrap()));
+    dead.timeouts.connect = Duration::from_secs(10);
     let second = Server::start().await;
     let gateway = Gateway::with(vec![dead, config("b", &second.url())], None).await;
     let asked = gateway.messages(body());
@@ -204,8 +205,9 @@ async fn who_waits_for_a_connection_goes_on_when_others_have_found_the_upstream_
         }
         second.answer(http(200, "", OK)).await
     };
-    let (answer, _) = join!(asked, others);
-    drop(answer.unwrap().body.collect().await);
+    // Long before there is no connection in time.
+    let served = tokio::time::timeout(Duration::from_secs(8), async { join!(asked, others) }).await;
+    drop(served.unwrap().0.unwrap().body.collect().await);
     let event = &gateway.audit().await[0];
     assert_eq!((&event["upstream"], &event["tried"][0]["ended"]), (&"b".into(), &"connect".into()));
 }

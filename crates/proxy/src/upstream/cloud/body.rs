@@ -289,6 +289,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_event_starts_the_idle_time_anew() {
+        let (mut sender, source) = Channel::new(8);
+        let mut body = Box::pin(CloudBody::new(source, Framing::Events, Duration::from_secs(40)));
+        for event in ["data: 1\n\n", "data: 2\n\n"] {
+            sender.send_data(Bytes::from_static(event.as_bytes())).await.unwrap();
+            assert_eq!(next(&mut body).await.as_deref(), Some(event));
+            assert!(next(&mut body).await.is_some() && next(&mut body).await.is_some(), "two pings in 30 s");
+        }
+        body.frame().await.unwrap().unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_event_starts_the_silence_anew() {
         let (mut sender, mut body) = body();
         let events = async {

@@ -56,25 +56,6 @@ async fn a_database_that_hangs_costs_one_wait_and_is_noticed_when_it_answers_aga
 }
 
 #[tokio::test]
-async fn what_a_lost_database_had_not_on_its_disk_yet_is_entered_again() {
-    let server = PostgresServer::start();
-    let url = server.fresh_database().await;
-    let running = run(&postgres(&url), None, Arc::new(SystemClock), &config(Duration::ZERO)).await;
-    let house = &running.house;
-    let alice = principal("alice");
-    house.reserve(&alice).await.unwrap().settle(settlement(USED));
-    while house.number("SELECT COUNT(*) FROM usage").await == 0 {}
-    // Its log is written some 200 ms later; what it has of it is not counted twice.
-    server.stop();
-    server.start_again();
-    house.reserve(&alice).await.unwrap().settle(settlement(USED));
-    house.ledger.flush().await;
-    assert_eq!(house.balance("alice").await, (2 * COST.nano(), 0));
-    house.verify().await;
-    running.end().await;
-}
-
-#[tokio::test]
 async fn what_was_admitted_while_the_database_was_away_is_set_aside_when_it_is_back() {
     let server = PostgresServer::start();
     let url = server.fresh_database().await;

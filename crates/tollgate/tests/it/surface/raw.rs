@@ -1,9 +1,12 @@
 //! Requests that no client library would send.
 
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::gateway::TestGateway;
+use super::PROMPT;
+use crate::support::gateway::{Caller, TestGateway};
+use crate::support::upstream::{Answer, Gate, Step};
 
 /// The whole answer to these bytes, until the gateway closes the connection.
 async fn answer(gateway: &TestGateway, request: impl AsRef<[u8]>) -> String {
@@ -54,7 +57,7 @@ async fn a_request_that_two_servers_could_read_differently_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_refused_by_its_length_is_not_read() {
+async fn a_body_that_is_refused_by_its_length_is_not_waited_for() {
     let gateway = TestGateway::start().await;
     let head = "POST /v1/messages HTTP/1.1\r\nhost: gateway\r\ncontent-length: 33554433\r\n\r\n";
     let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
@@ -62,6 +65,55 @@ async fn a_body_that_is_refused_by_its_length_is_not_read() {
     let mut status = [0; 12];
     stream.read_exact(&mut status).await.unwrap();
     assert_eq!(&status, b"HTTP/1.1 413");
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let limits = json!({ "limits": { "max_concurrent_requests": 1 } });
+    let gateway = TestGateway::setup().config(limits).start().await;
+    gateway.cap("blocked", 0).await;
+    let gate = Gate::closed();
+    gateway.upstream().answer(Answer::stream([Step::from(": hello\n\n"), gate.step()]));
+    let blocked = bearer(&gateway.as_user("blocked"));
+    let others = bearer(&gateway.as_user("alice"));
+    // More than any socket holds, so that it cannot all be sent unless somebody reads it.
+    let most = 40 << 20;
+    for (status, authorization, length) in [
+        (401, "", 30 << 20),
+        (413, &*others, most),
+        (404, &*others, 30 << 20),
+        (429, &*blocked, 30 << 20),
+        (529, &*others, 30 << 20),
+    ] {
+        let path = if status == 404 { "/nowhere" } else { "/v1/messages" };
+        let serving = match status {
+            529 => Some(gateway.as_user("bob").stream(PROMPT).await.unwrap()),
+            _ => None,
+        };
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n{authorization}content-length: {length}\r\n\r\n"
+        );
+        let told = answer(&gateway, [head.as_bytes(), &vec![b'x'; length]].concat()).await;
+        assert!(told.starts_with(&format!("HTTP/1.1 {status} ")) && told.ends_with('}'), "{status}: {told}");
+        drop(serving);
+    }
+}
+
+#[tokio::test]
+async fn who_is_known_to_be_blocked_is_told_before_the_body_has_come() {
+    let gateway = TestGateway::start().await;
+    gateway.cap("alice", 0).await;
+    let alice = gateway.as_user("alice");
+    assert_eq!(alice.messages(PROMPT).await.status, 429);
+    let authorization = bearer(&alice);
+    let head = format!("POST /v1/messages HTTP/1.1\r\nhost: gateway\r\n{authorization}content-length: 1000\r\n\r\n");
+    let told = answer(&gateway, head).await;
+    assert!(told.starts_with("HTTP/1.1 429 ") && told.contains("billing_error"), "{told}");
+}
+
+fn bearer(caller: &Caller) -> String {
+    let request = caller.request("POST", "/", "");
+    format!("authorization: {}\r\n", request.headers()["authorization"].to_str().unwrap())
 }
 
 #[tokio::test]

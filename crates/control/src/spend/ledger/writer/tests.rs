@@ -6,7 +6,7 @@ use wire::catalog::Catalog;
 use super::*;
 use crate::clock::{Clock, TestClock};
 use crate::policy::{Config as PolicyConfig, Policies};
-use crate::spend::ledger::batch::{Aside, Outcome};
+use crate::spend::ledger::batch::{Aside, Outcome, Record};
 use crate::spend::ledger::{Admission, Ledger, Origin, Refusal};
 use crate::spend::period::Keys;
 use crate::spend::{Caps, Config, GroupMode, Money, Prices, Size};
@@ -87,6 +87,26 @@ async fn leases_are_used_only_while_no_other_replica_may_sweep_them() {
     let before = until(&house);
     house.writer.upkeep(RENEW_EVERY).await;
     assert_eq!(until(&house), before, "they were not renewed");
+}
+
+#[tokio::test]
+async fn what_a_lost_database_had_not_on_its_disk_yet_is_entered_again_and_what_it_had_is_not_counted_twice() {
+    let mut house = House::open().await;
+    let outcome = Outcome { charge: Money::from_nano(5), ..Outcome::default() };
+    house.writer.take(Entry::Settle(Settle { record: house.record(), pool: None, outcome }));
+    house.writer.commit().await;
+    let settled = "SELECT settled FROM account WHERE period = '2026-11'";
+    assert_eq!(house.number(settled).await, 5);
+    for has_lost in [true, false] {
+        if has_lost {
+            house.store.execute("DELETE FROM usage", &[]).await.unwrap();
+            house.store.execute("DELETE FROM account", &[]).await.unwrap();
+        }
+        house.writer.lose_database();
+        house.writer.down = false;
+        house.writer.commit().await;
+        assert_eq!((house.number(settled).await, house.number("SELECT COUNT(*) FROM usage").await), (5, 1));
+    }
 }
 
 #[tokio::test]

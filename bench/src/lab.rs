@@ -13,7 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The programs to measure, and where to work.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct Programs {
     /// nginx, a name or a path.
     #[arg(long, env = "NGINX_BIN", default_value = "nginx")]
@@ -36,6 +36,11 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
+    /// The same, with no other peer.
+    pub(crate) fn only(&self, peer: &str) -> Self {
+        Self { peers: vec![peer.to_owned()], ..self.clone() }
+    }
+
     fn wants(&self, peer: &str) -> bool {
         self.peers.is_empty() || self.peers.iter().any(|name| name == peer)
     }
@@ -44,6 +49,8 @@ impl Programs {
 /// What a measurement needs beside the gateways.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extra {
+    /// Nothing.
+    Nothing,
     /// nginx as a plain proxy.
     PlainProxy,
     /// Three upstreams for every gateway, the first of them another than the two others.
@@ -58,7 +65,8 @@ pub(crate) struct Lab {
     pub(crate) peers: Vec<Peer>,
     /// What the reader of a result must know: versions and settings, one per line, no paths.
     pub(crate) notes: Vec<String>,
-    postgres: Postgres,
+    /// The database server.
+    pub(crate) postgres: Postgres,
     upstream: Running,
     /// The upstream that can stop answering.
     _hole: Option<Running>,

@@ -31,6 +31,7 @@ mod blackhole;
 mod overshoot;
 mod poll;
 mod report;
+mod reports;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -59,6 +60,8 @@ enum Command {
     Overshoot(overshoot::Options),
     /// Measure the CPU time of a client's poll for changed settings, in this process.
     Poll(poll::Options),
+    /// Fill the ledger with a million requests and time every report, and settlements before, after and meanwhile.
+    Reports(reports::Options),
     /// Let the first of three upstreams stop answering, and print the time to first byte second by second.
     Blackhole(blackhole::Options),
 }
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::measure_all(&options),
         Command::Overshoot(options) => overshoot::measure_all(&options),
         Command::Poll(options) => poll::measure_all(&options),
+        Command::Reports(options) => reports::measure_all(&options),
         Command::Blackhole(options) => blackhole::measure_all(&options),
     };
     match outcome {

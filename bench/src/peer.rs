@@ -13,7 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The admin key every gateway under test is configured with. It opens loopback only.
-const ADMIN_KEY: &str = "loopback-benchmark-admin-key-0123456789abcdef";
+pub(crate) const ADMIN_KEY: &str = "loopback-benchmark-admin-key-0123456789abcdef";
 
 /// Where the programs are and what they share.
 pub(crate) struct Site {

@@ -67,8 +67,13 @@ impl Postgres {
     }
 
     fn sql(&self, statement: &str) -> Result<String> {
+        self.sql_in("postgres", statement)
+    }
+
+    /// Runs a statement in a database; what it answers, one line per row.
+    pub(crate) fn sql_in(&self, database: &str, statement: &str) -> Result<String> {
         let mut psql = process::command(self.programs.join("psql"), None);
-        psql.args(["-X", "-A", "-t", "-h", "127.0.0.1", "-U", "bench", "-d", "postgres"]);
+        psql.args(["-X", "-A", "-t", "-h", "127.0.0.1", "-U", "bench", "-d", database]);
         process::run(psql.args(["-p", &self.port.to_string(), "-c", statement]))
     }
 }

@@ -60,7 +60,7 @@ struct Load {
 }
 
 /// A cap no load reaches, so that every user is capped and none is refused: a million dollars.
-const FAR_AWAY_CENTS: u64 = 100_000_000;
+pub(crate) const FAR_AWAY_CENTS: u64 = 100_000_000;
 
 /// Measures and prints, and keeps what was printed.
 pub(crate) fn measure_all(options: &Options) -> Result<()> {

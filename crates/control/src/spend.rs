@@ -11,6 +11,7 @@ pub mod period;
 pub mod pool;
 pub mod price;
 pub mod report;
+pub mod split;
 mod table;
 pub mod upkeep;
 
@@ -24,6 +25,7 @@ pub use period::Period;
 pub use pool::PoolInForce;
 pub use price::{Prices, Pricing, Quote};
 pub use report::Report;
+pub use split::{Part, Split};
 pub use upkeep::{Retention, Upkeep};
 
 use crate::store::{Store, StoreError};

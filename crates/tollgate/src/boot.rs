@@ -42,6 +42,9 @@ pub use explain::{Explained, Who, explain};
 const SWEEP: Duration = Duration::from_secs(30);
 /// How often rows past their retention are removed.
 const KEEP_UP: Duration = Duration::from_secs(3600);
+/// How often an hour of usage is looked for that can be added up; and after one that was, for the ledger to have its turn.
+const FOLD: Duration = Duration::from_secs(60);
+const FOLD_NEXT: Duration = Duration::from_millis(20);
 /// What posts to collectors may still take after the last request.
 const LAST_POSTS: Duration = Duration::from_secs(5);
 
@@ -274,6 +277,7 @@ impl Building {
                 let (ledger, caps, report) = self.money(&admin, Prices::new(config.pricing)).await?;
                 let upkeep = Upkeep::new(self.store.clone(), Arc::clone(&self.clock), admin.retention);
                 self.tasks.spawn(keep_up(upkeep.clone(), self.stop.clone()));
+                self.tasks.spawn(fold(upkeep.clone(), self.stop.clone()));
                 let (sessions, audit) = (sign_in.sessions().clone(), self.audit.clone());
                 let rooms = admin::Surface { caps, report: report.clone(), upkeep, sessions, audit };
                 let surface = admin::routes(Arc::new(admins), rooms);
@@ -305,6 +309,7 @@ impl Building {
         let readiness = Readiness::new(self.store.clone(), Arc::clone(&self.clock), config.readiness_grace);
 
         let cut_by = config.cut_streams.then(|| Arc::clone(sign_in.sessions().revoked()));
+        let sessions = sign_in.sessions().clone();
         let open = oauth::routes(
             sign_in,
             Counters::new(self.store.clone()),
@@ -326,7 +331,7 @@ impl Building {
         };
         let largest = usize::try_from(config.limits.max_request_bytes).unwrap_or(usize::MAX);
         let inference = Arc::new(inference);
-        let metrics = http::metrics::routes(Arc::clone(&inference));
+        let metrics = http::metrics::routes(Arc::clone(&inference), sessions);
         let reach: Reach = {
             let inference = Arc::clone(&inference);
             Arc::new(move |model, groups| inference.upstreams.serve(model, groups))
@@ -433,6 +438,24 @@ async fn keep_up(upkeep: Upkeep, stop: CancellationToken) {
         }
     };
     stop.run_until_cancelled(keeping).await;
+}
+
+/// Keeps reports short of rows to read.
+async fn fold(upkeep: Upkeep, stop: CancellationToken) {
+    let folding = async {
+        loop {
+            let pause = match upkeep.fold_hour().await {
+                Ok(true) => FOLD_NEXT,
+                Ok(false) => FOLD,
+                Err(error) => {
+                    tracing::warn!("usage is not added up by the hour yet, so reports take longer: {error}");
+                    FOLD
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    };
+    stop.run_until_cancelled(folding).await;
 }
 
 /// Every group that a rule names: a bearer that cannot carry all of a person's groups carries these.

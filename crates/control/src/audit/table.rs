@@ -111,14 +111,22 @@ pub async fn sweep_admin_changes(store: &Store, before: Timestamp) -> Result<u64
     store.execute_in_portions(SWEEP, &[before.as_millisecond().into()]).await
 }
 
-const RENAME: &str = "UPDATE admin_audit SET target = $1 WHERE target = $2";
+const RENAME_TARGET: &str = "UPDATE admin_audit SET target = $1 WHERE target = $2";
+const RENAME_ACTOR: &str = "UPDATE admin_audit SET actor = $1 WHERE actor = $2";
+/// The states are as `serde_json` writes them: without spaces, so that a member is one piece of text.
+const RENAME_STATES: &str = "UPDATE admin_audit SET before = REPLACE(before, $1, $2), after = REPLACE(after, $1, $2)
+    WHERE before <> REPLACE(before, $1, $2) OR after <> REPLACE(after, $1, $2)";
 
-/// Puts a pseudonym in the place of a subject that changes were about.
+/// Puts a pseudonym in the place of a subject that changes were about, or were made by.
 ///
 /// # Errors
 /// When the database does not take it.
 pub async fn rename_in_admin_changes(tx: &mut Tx, sub: &str, pseudonym: &str) -> Result<(), StoreError> {
-    tx.execute(RENAME, &[pseudonym.into(), sub.into()]).await.map(|_| ())
+    tx.execute(RENAME_TARGET, &[pseudonym.into(), sub.into()]).await?;
+    let [old, new] = [sub, pseudonym].map(|sub| format!("oidc:{sub}"));
+    tx.execute(RENAME_ACTOR, &[(&new).into(), (&old).into()]).await?;
+    let [old, new] = [sub, pseudonym].map(|sub| format!("\"user_id\":{}", Value::from(sub)));
+    tx.execute(RENAME_STATES, &[(&old).into(), (&new).into()]).await.map(|_| ())
 }
 
 fn read(row: &Row) -> Result<AdminEvent, StoreError> {

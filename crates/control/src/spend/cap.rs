@@ -275,7 +275,7 @@ impl Caps {
         let before = table::find_cap_by_target(&mut tx, &wanted.scope, wanted.period).await?;
         let old_pool = before.as_ref().and_then(|before| before.pool);
         let pool = match wanted.pool {
-            Some(change) => Some(change.apply(old_pool, wanted.cents)?),
+            Some(change) => change.apply(old_pool, wanted.cents)?,
             None => old_pool.map(|pool| pool.stands_beside(wanted.cents)).transpose()?,
         };
         let cap = Cap {

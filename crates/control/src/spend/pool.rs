@@ -21,7 +21,7 @@ pub struct Pool {
 /// What an administrator wants of a pool; what is `None` stays as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PoolChange {
-    /// Whole US cents a month; a new pool needs it.
+    /// Whole US cents a month; without it, what has no pool gets none.
     pub cents: Option<i64>,
     /// A new pool is not paused unless this says so.
     pub paused: Option<bool>,
@@ -30,9 +30,6 @@ pub struct PoolChange {
 /// Why a cap cannot have a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PoolFault {
-    /// A new pool without its size.
-    #[error("pooled_budget.amount: required, because the group has no pooled budget yet")]
-    AmountMissing,
     /// Members would have no limit of their own under the group's.
     #[error("pooled_budget: must be paused while amount is null; set amount too, or paused to true")]
     CapUnlimited,
@@ -61,12 +58,10 @@ impl Pool {
 
 impl PoolChange {
     /// The pool that comes of it.
-    pub(super) fn apply(self, before: Option<Pool>, cap_cents: Option<i64>) -> Result<Pool, PoolFault> {
-        let pool = Pool {
-            cents: self.cents.or(before.map(|pool| pool.cents)).ok_or(PoolFault::AmountMissing)?,
-            paused: self.paused.or(before.map(|pool| pool.paused)).unwrap_or(false),
-        };
-        pool.stands_beside(cap_cents)
+    pub(super) fn apply(self, before: Option<Pool>, cap_cents: Option<i64>) -> Result<Option<Pool>, PoolFault> {
+        let Some(cents) = self.cents.or(before.map(|pool| pool.cents)) else { return Ok(None) };
+        let paused = self.paused.or(before.map(|pool| pool.paused)).unwrap_or(false);
+        Pool { cents, paused }.stands_beside(cap_cents).map(Some)
     }
 }
 
@@ -132,17 +127,18 @@ mod tests {
     fn a_change_keeps_what_it_does_not_name() {
         let before = Some(Pool { cents: 500, paused: true });
         let change = |cents, paused| PoolChange { cents, paused };
-        assert_eq!(change(None, Some(false)).apply(before, Some(1)), Ok(Pool { cents: 500, paused: false }));
-        assert_eq!(change(Some(7), None).apply(before, Some(1)), Ok(Pool { cents: 7, paused: true }));
-        assert_eq!(change(Some(7), None).apply(None, Some(1)), Ok(Pool { cents: 7, paused: false }));
-        assert_eq!(change(None, Some(true)).apply(None, Some(1)), Err(PoolFault::AmountMissing));
+        assert_eq!(change(None, Some(false)).apply(before, Some(1)), Ok(Some(Pool { cents: 500, paused: false })));
+        assert_eq!(change(Some(7), None).apply(before, Some(1)), Ok(Some(Pool { cents: 7, paused: true })));
+        assert_eq!(change(Some(7), None).apply(None, Some(1)), Ok(Some(Pool { cents: 7, paused: false })));
+        assert_eq!(change(None, Some(true)).apply(None, Some(1)), Ok(None));
     }
 
     #[test]
     fn a_pool_is_paused_while_its_cap_is_unlimited() {
         let change = PoolChange { cents: Some(7), paused: None };
         assert_eq!(change.apply(None, None), Err(PoolFault::CapUnlimited));
-        assert_eq!(PoolChange { paused: Some(true), ..change }.apply(None, None), Ok(Pool { cents: 7, paused: true }));
+        let paused = PoolChange { paused: Some(true), ..change };
+        assert_eq!(paused.apply(None, None), Ok(Some(Pool { cents: 7, paused: true })));
     }
 
     #[test]

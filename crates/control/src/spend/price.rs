@@ -9,6 +9,7 @@ use wire::catalog::{Catalog, Listed, Model, Rates};
 use wire::usage::Usage;
 
 use super::Money;
+use super::split::{Part, Split};
 
 /// The `pricing:` section, and nothing but list prices without it.
 #[derive(Debug, Clone)]
@@ -169,14 +170,20 @@ impl Quote {
     /// What `usage` costs, rounded up once to the nano-dollar.
     #[must_use]
     pub fn charge(&self, usage: &Usage) -> Money {
-        let (input, output) = self.parts(usage);
-        self.round_up(input.saturating_add(output))
+        self.round_up(self.costs(usage).into_iter().fold(0, i128::saturating_add))
     }
 
-    /// The charge split into what the prompt cost (web searches too) and what the answer cost.
-    pub(super) fn charge_parts(&self, usage: &Usage) -> (Money, Money) {
-        let (input, output) = self.parts(usage);
-        (self.round_up(input), self.round_up(output))
+    /// The charge by what it is for. Each part is the charge with it less the charge without, in the order of
+    /// [`Part::ALL`]: so they add up to the charge, none is more than a nano-dollar from its own cost, and what cost
+    /// nothing is nothing.
+    pub(super) fn split(&self, usage: &Usage) -> Split {
+        let mut cost = 0_i128;
+        let mut charged = Money::ZERO;
+        Split::new(self.costs(usage).map(|part| {
+            cost = cost.saturating_add(part);
+            let before = std::mem::replace(&mut charged, self.round_up(cost));
+            charged.minus(before)
+        }))
     }
 
     /// No request with a prompt and an answer of so many tokens and so many web searches costs more: every token of the
@@ -188,16 +195,18 @@ impl Quote {
         self.round_up(tokens + cost(searches, self.web_search) * PER)
     }
 
-    /// Nano-dollars times a million, before the multiplier: of the prompt and of the answer.
-    fn parts(&self, usage: &Usage) -> (i128, i128) {
+    /// Nano-dollars times a million, before the multiplier, of each of [`Part::ALL`].
+    fn costs(&self, usage: &Usage) -> [i128; Part::ALL.len()] {
         let rates = self.rates(usage.prompt_tokens());
         let factor = if usage.fast { i128::from(self.fast) } else { 1 };
-        let input = cost(usage.input_tokens, rates.input)
-            + cost(usage.cache_read_input_tokens, rates.cache_read)
-            + cost(usage.cache_creation_5m_tokens, rates.cache_write_5m)
-            + cost(usage.cache_creation_1h_tokens, rates.cache_write_1h);
-        let searches = cost(usage.web_search_requests, self.web_search) * PER;
-        (input * factor + searches, cost(usage.output_tokens, rates.output) * factor)
+        Part::ALL.map(|part| match part {
+            Part::Input => cost(usage.input_tokens, rates.input) * factor,
+            Part::CacheRead => cost(usage.cache_read_input_tokens, rates.cache_read) * factor,
+            Part::CacheWrite5m => cost(usage.cache_creation_5m_tokens, rates.cache_write_5m) * factor,
+            Part::CacheWrite1h => cost(usage.cache_creation_1h_tokens, rates.cache_write_1h) * factor,
+            Part::Output => cost(usage.output_tokens, rates.output) * factor,
+            Part::WebSearch => cost(usage.web_search_requests, self.web_search) * PER,
+        })
     }
 
     fn rates(&self, prompt_tokens: u64) -> &Rates {

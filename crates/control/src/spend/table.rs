@@ -3,6 +3,7 @@
 
 mod account;
 mod cap;
+mod fold;
 mod lease;
 mod principal;
 mod proof;
@@ -20,6 +21,7 @@ use uuid::Uuid;
 
 pub(super) use self::account::*;
 pub(super) use self::cap::*;
+pub(super) use self::fold::{fold_hour, hours_apart, mark_late, rename_hours, sweep_hours};
 pub(super) use self::lease::*;
 pub(super) use self::principal::*;
 pub(super) use self::proof::*;

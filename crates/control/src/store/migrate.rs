@@ -27,7 +27,8 @@ const STEPS: &[Step] = steps![
     (2, "0002_spend_create"),
     (3, "0003_session_create"),
     (4, "0004_lease_create"),
-    (5, "0005_pool_create")
+    (5, "0005_pool_create"),
+    (7, "0007_usage_fold"),
 ];
 
 /// Applies what is missing.

@@ -65,8 +65,12 @@ impl Default for Meters {
 impl Meters {
     /// Lets a registry tell the sums.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("requests", "Inference requests that ended, by outcome", self.requests.clone());
-        registry.register("blocked", "Requests refused because of money, by cause", self.blocked.clone());
+        registry.register("requests", "Inference requests that ended: `complete`, `client_aborted`, `upstream_aborted`, `cut`, `error`, `rejected`", self.requests.clone());
+        registry.register(
+            "blocked",
+            "Requests refused because of money: `over_limit`, `in_flight`, `unbounded`, `store_error`",
+            self.blocked.clone(),
+        );
         registry.register_with_unit(
             "time_to_first_byte",
             "From a request's arrival to the first byte of its answer's body",
@@ -79,8 +83,23 @@ impl Meters {
             Unit::Seconds,
             self.total.clone(),
         );
-        registry.register("tokens", "Tokens that upstreams were charged for, by class", self.tokens.clone());
-        registry.register("cost_nano_usd", "Charges, in thousand-millionths of a US dollar", self.cost.clone());
+        registry.register(
+            "tokens",
+            "Tokens: `input`, `output`, `cache_read`, `cache_write_5m`, `cache_write_1h`",
+            self.tokens.clone(),
+        );
+        registry.register("cost_nano_usd", "Charges in thousand-millionths of a US dollar", self.cost.clone());
+    }
+
+    /// With one of each, for the page that describes them.
+    #[must_use]
+    pub fn example() -> Self {
+        let meters = Self::default();
+        meters.ended("/v1/messages", "complete", Duration::ZERO, Some(Duration::ZERO));
+        meters.was_blocked("over_limit");
+        let usage = Usage { input_tokens: 1, ..Usage::default() };
+        meters.charged("anthropic", "claude", &usage, Money::ZERO);
+        meters
     }
 
     pub(super) fn ended(&self, path: &'static str, outcome: &'static str, total: Duration, first: Option<Duration>) {

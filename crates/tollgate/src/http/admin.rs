@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, delete, get, post};
@@ -48,6 +48,9 @@ pub struct Admins {
     pub failures: RateLimit,
 }
 
+/// Bytes of a body: a limit is a few hundred, unless somebody's id is very long.
+const MOST_BYTES: usize = 64 * 1024;
+
 /// Every path of this surface. It has a wall of its own: keys are no bearers.
 pub fn routes(admins: Arc<Admins>, surface: Surface) -> Router {
     let mut router = Router::new();
@@ -57,6 +60,7 @@ pub fn routes(admins: Arc<Admins>, surface: Surface) -> Router {
     router
         .with_state(surface)
         .method_not_allowed_fallback(async || Error::NotFound)
+        .layer(DefaultBodyLimit::max(MOST_BYTES))
         .layer(middleware::from_fn_with_state(admins, require))
 }
 

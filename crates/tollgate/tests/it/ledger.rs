@@ -3,6 +3,7 @@
 
 mod caps;
 mod deaths;
+mod folds;
 mod house;
 mod leases;
 mod lists;

@@ -6,10 +6,10 @@ use control::clock::{Clock, SystemClock, TestClock};
 use control::spend::{Period, Retention, Upkeep};
 use control::store::Store;
 use jiff::SignedDuration;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::database::{Database, on_both_databases};
-use crate::support::gateway::{TestGateway, open};
+use crate::support::gateway::{ADMIN_GROUP, TestGateway, open};
 use crate::support::upstream::Answer;
 
 const MODEL: &str = "claude-sonnet-4-6";
@@ -169,6 +169,12 @@ async fn a_person_is_forgotten_and_what_was_spent_is_not(database: Database) {
     // Writes are behind; a capped request comes after them.
     gateway.cap("bob", 1_000).await;
     spend(&gateway, "bob", &["eng"], 1).await;
+    // She has a limit of her own, and as an administrator has set bob's.
+    let limits = "/v1/organizations/spend_limits";
+    let hers = json!({ "scope": { "type": "user", "user_id": "alice" }, "amount": "5000" }).to_string();
+    assert_eq!(gateway.admin().post(limits, hers).await.status, 200);
+    let bobs = json!({ "scope": { "type": "user", "user_id": "bob" }, "amount": "2000" }).to_string();
+    assert_eq!(gateway.as_member("alice", &[ADMIN_GROUP]).post(limits, bobs).await.status, 200);
     let path = "/v1/organizations/principals/alice";
     let refused = gateway.auditor().delete(path).await;
     assert_eq!(
@@ -180,11 +186,19 @@ async fn a_person_is_forgotten_and_what_was_spent_is_not(database: Database) {
     assert_eq!(erased.status, 200, "{}", erased.text());
     let erased = erased.json();
     assert_eq!((&erased["type"], &erased["usage_rows"]), (&json!("principal_erased"), &json!(3)));
+    assert_eq!(erased["spend_limits_deleted"], 1);
     let pseudonym = erased["pseudonym"].as_str().unwrap().to_owned();
     let event = gateway.audit().next("admin.principal.erase").await;
     assert_eq!((&event["pseudonym"], event.get("sub")), (&json!(pseudonym), None));
     assert_eq!(gateway.admin().delete(path).await.status, 404, "nobody is forgotten twice");
     assert_eq!(alice.get("/v1/models").await.status, 401, "a bearer of hers is worth nothing");
+
+    let changes = gateway.auditor().get(&format!("{limits}/audit")).await.json()["data"].clone();
+    let whose = |change: &Value, state: &str| change[state]["scope"]["user_id"].clone();
+    let [deleted, of_bob, set, ..] = changes.as_array().unwrap().as_slice() else { panic!("{changes:#}") };
+    assert_eq!((&deleted["action"], whose(deleted, "before")), (&json!("spend_limit.delete"), json!(pseudonym)));
+    assert_eq!((&of_bob["actor"], whose(of_bob, "after")), (&json!(format!("oidc:{pseudonym}")), json!("bob")));
+    assert_eq!((whose(set, "after"), &set["after"]["amount"]), (json!(pseudonym), &json!("5000")));
 
     let report = "/v1/organizations/cost_report?starting_at=2026-01-01T00:00:00Z&limit=31&group_by[]=account_id";
     assert_eq!(gateway.auditor().get(report).await.status, 200);
@@ -206,6 +220,12 @@ async fn a_person_is_forgotten_and_what_was_spent_is_not(database: Database) {
         ("principal", "sub"),
         ("session", "sub"),
         ("admin_audit", "target"),
+        ("admin_audit", "actor"),
+        ("admin_audit", "before"),
+        ("admin_audit", "after"),
+        ("spend_limit", "scope_id"),
+        ("spend_limit", "created_by"),
+        ("usage_hour", "principal"),
     ] {
         let found = format!("SELECT {column} FROM {table} WHERE {column} LIKE '%alice%'");
         assert!(store.fetch(&found, &[]).await.unwrap().is_empty(), "{table}.{column} still knows her");

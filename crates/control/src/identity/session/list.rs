@@ -94,4 +94,12 @@ impl Sessions {
         let sessions = rows.into_iter().map(Listed::read).collect::<Result<_, _>>()?;
         Ok(Some(Page { sessions, has_more }))
     }
+
+    /// How many have not ended.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn count(&self) -> Result<u64, StoreError> {
+        table::count(&self.store).await
+    }
 }

@@ -328,3 +328,12 @@ fn listed(row: &Row) -> Result<ListedRow, StoreError> {
         why: optional(9)?,
     })
 }
+
+const COUNT: &str = "SELECT COUNT(*) FROM session WHERE ended_at IS NULL";
+
+/// How many have not ended.
+pub(super) async fn count(store: &Store) -> Result<u64, StoreError> {
+    let row = store.fetch_optional(COUNT, &[]).await?;
+    let count = row.map_or(Ok(0), |row| row.int(0))?;
+    Ok(u64::try_from(count).unwrap_or_default())
+}

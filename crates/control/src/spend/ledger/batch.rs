@@ -13,8 +13,8 @@ use wire::usage::Usage;
 use super::Origin;
 use super::account::Standing;
 use crate::identity::Principal;
-use crate::spend::Money;
 use crate::spend::period::Keys;
+use crate::spend::{Money, Split};
 
 /// What the ledger knows of a request from its admission on.
 #[derive(Debug)]
@@ -40,6 +40,7 @@ pub(in crate::spend) struct Outcome {
     pub(in crate::spend) status: Option<u16>,
     pub(in crate::spend) usage: Usage,
     pub(in crate::spend) charge: Money,
+    pub(in crate::spend) split: Split,
     pub(in crate::spend) estimated: bool,
     pub(in crate::spend) ms: Option<u64>,
     pub(in crate::spend) ttfb_ms: Option<u64>,

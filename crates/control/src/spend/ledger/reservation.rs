@@ -7,7 +7,7 @@ use wire::usage::Usage;
 
 use super::batch::{Entry, Granted, Outcome, Record, Settle};
 use super::{Shared, Standing};
-use crate::spend::{Money, Quote};
+use crate::spend::{Money, Part, Quote, Split};
 
 /// Bytes of body to a token of prompt, where nobody said how many tokens there were.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -109,13 +109,18 @@ impl Reservation {
     /// right after (then at the estimate).
     pub fn settle(mut self, settlement: Settlement) -> Money {
         let (record, usage) = (&self.record, &settlement.usage);
-        let mut charge = self.charge(&settlement.upstream, usage);
+        let quote = self.quote(&settlement.upstream);
+        let mut split = quote.map(|quote| quote.split(usage)).unwrap_or_default();
+        let mut charge = split.sum();
         if settlement.estimated && self.record.is_bounded {
             charge = charge.min(self.amount);
         }
-        if let Some(quote) = self.quote(&settlement.upstream).filter(|_| !settlement.estimated) {
-            let (prompt, answer) = quote.charge_parts(usage);
-            self.shared.estimates().learn(&record.model.id, record.body_bytes, prompt, answer);
+        if charge < split.sum() {
+            split = Split::default();
+        }
+        if quote.is_some() && !settlement.estimated {
+            let answer = split.of(Part::Output);
+            self.shared.estimates().learn(&record.model.id, record.body_bytes, charge.minus(answer), answer);
         }
         let outcome = Outcome {
             upstream: Some(settlement.upstream),
@@ -123,6 +128,7 @@ impl Reservation {
             status: Some(settlement.status),
             usage: settlement.usage,
             charge,
+            split,
             estimated: settlement.estimated,
             ms: Some(settlement.ms),
             ttfb_ms: settlement.ttfb_ms,

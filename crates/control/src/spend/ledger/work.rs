@@ -96,6 +96,7 @@ impl Work<'_> {
     /// Gives the revision of the caps too, which is asked for on the way.
     async fn record_ends(&self, tx: &mut Tx, batch: &Batch, deltas: &mut Deltas) -> Result<i64, StoreError> {
         let told = table::settle(tx, &batch.settles, &batch.withdrawn).await?;
+        table::mark_late(tx, self.now, batch.settles.iter().map(|settle| settle.record.started_at)).await?;
         for settle in &batch.settles {
             let (charge, pool) = if told.new.contains(&settle.record.id) {
                 (settle.outcome.charge, settle.pool.clone())

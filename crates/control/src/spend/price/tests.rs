@@ -5,6 +5,7 @@ mod fixture;
 
 use std::collections::HashMap;
 
+use proptest::prelude::*;
 use wire::catalog::CustomModel;
 use wire::usage::Meter;
 
@@ -209,6 +210,60 @@ fn the_bound_covers_every_way_to_use_so_many_bytes_and_tokens() {
             Usage { cache_creation_5m_tokens: 119_999, input_tokens: 1, output_tokens: 500, ..Usage::default() },
         ] {
             assert!(quote.charge(&usage) <= bound, "{id}");
+        }
+    }
+}
+
+fn any_quote() -> impl Strategy<Value = Quote> {
+    let rate = 1..=1_000 * DOLLAR;
+    let rates = [rate.clone(), rate.clone(), rate.clone(), rate.clone(), rate];
+    let rates = rates.prop_map(|[input, output, cache_read, cache_write_5m, cache_write_1h]| Rates {
+        input,
+        output,
+        cache_read,
+        cache_write_5m,
+        cache_write_1h,
+    });
+    (rates, 1..=6_i64, 1..=DOLLAR, 1..=3_000_000_000_i64).prop_map(|(base, fast, web_search, multiplier_nano)| Quote {
+        upstream: "up".to_owned(),
+        base,
+        long_prompt: None,
+        fast,
+        web_search,
+        multiplier_nano,
+    })
+}
+
+fn any_usage() -> impl Strategy<Value = Usage> {
+    let count = || prop_oneof![4 => 0..=300_000_u64, 1 => Just(0), 1 => any::<u64>()];
+    ([count(), count(), count(), count(), count(), count()], any::<bool>()).prop_map(|(counts, fast)| {
+        let [input_tokens, output_tokens, cache_read_input_tokens, cache_creation_5m_tokens, ..] = counts;
+        let [.., cache_creation_1h_tokens, web_search_requests] = counts;
+        Usage {
+            input_tokens,
+            output_tokens,
+            cache_read_input_tokens,
+            cache_creation_5m_tokens,
+            cache_creation_1h_tokens,
+            web_search_requests,
+            fast,
+        }
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_parts_of_a_charge_add_up_to_it_and_are_fair(quote in any_quote(), usage in any_usage()) {
+        let (charge, split) = (quote.charge(&usage), quote.split(&usage));
+        prop_assert_eq!(split.sum(), charge);
+        for (part, cost) in Part::ALL.into_iter().zip(quote.costs(&usage)) {
+            let amount = split.of(part);
+            prop_assert!(amount >= Money::ZERO);
+            if charge < Money::MAX {
+                let alone = quote.round_up(cost);
+                prop_assert!((amount.nano() - alone.nano()).abs() <= 1, "{part:?}: {amount} and {alone}");
+                prop_assert!(cost > 0 || amount == Money::ZERO, "{part:?} costs nothing");
+            }
         }
     }
 }

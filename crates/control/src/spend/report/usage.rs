@@ -5,7 +5,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::Report;
-use crate::spend::{Money, table};
+use crate::spend::{Money, Split, table};
 use crate::store::StoreError;
 
 /// How long a bucket of time is; buckets begin at whole minutes, hours or days of UTC.
@@ -83,6 +83,26 @@ pub struct Totals {
     pub web_searches: i64,
     /// What it cost.
     pub charge: Money,
+    /// What that was for; less than the charge where some of it is estimated.
+    pub split: Split,
+}
+
+impl Totals {
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(other.requests),
+            input: self.input.saturating_add(other.input),
+            output: self.output.saturating_add(other.output),
+            cache_read: self.cache_read.saturating_add(other.cache_read),
+            cache_write_5m: self.cache_write_5m.saturating_add(other.cache_write_5m),
+            cache_write_1h: self.cache_write_1h.saturating_add(other.cache_write_1h),
+            web_searches: self.web_searches.saturating_add(other.web_searches),
+            charge: self.charge.plus(other.charge),
+            split: self.split.plus(&other.split),
+        }
+    }
 }
 
 impl Width {

@@ -34,6 +34,9 @@ const CAP: &str = concat!("SELECT ", cap_columns!(), " FROM spend_limit WHERE id
 const CAP_BY_TARGET: &str =
     concat!("SELECT ", cap_columns!(), " FROM spend_limit WHERE scope_type = $1 AND scope_id = $2 AND period = $3");
 const DELETE_CAP: &str = concat!("DELETE FROM spend_limit WHERE id = $1 RETURNING ", cap_columns!());
+const DELETE_CAPS_OF: &str =
+    concat!("DELETE FROM spend_limit WHERE scope_type = 'user' AND scope_id = $1 RETURNING ", cap_columns!());
+const RENAME_CREATOR: &str = "UPDATE spend_limit SET created_by = $1 WHERE created_by = $2";
 const PUT_CAP: &str = "
     INSERT INTO spend_limit
         (id, scope_type, scope_id, period, cents, created_at, updated_at, created_by, pool_cents, pool_paused)
@@ -107,6 +110,17 @@ pub(in crate::spend) async fn put_cap(tx: &mut Tx, cap: &Cap, actor: &str) -> Re
 
 pub(in crate::spend) async fn delete_cap(tx: &mut Tx, id: &str) -> Result<Option<Cap>, StoreError> {
     tx.fetch_optional(DELETE_CAP, &[id.into()]).await?.as_ref().map(read_cap).transpose()
+}
+
+/// Gives what the person had of their own.
+pub(in crate::spend) async fn delete_caps_of(tx: &mut Tx, sub: &str) -> Result<Vec<Cap>, StoreError> {
+    tx.fetch(DELETE_CAPS_OF, &[sub.into()]).await?.iter().map(read_cap).collect()
+}
+
+/// In what the person, as an administrator, has set for others.
+pub(in crate::spend) async fn rename_creator(tx: &mut Tx, sub: &str, pseudonym: &str) -> Result<(), StoreError> {
+    let [old, new] = [sub, pseudonym].map(|sub| format!("oidc:{sub}"));
+    tx.execute(RENAME_CREATOR, &[(&new).into(), (&old).into()]).await.map(|_| ())
 }
 
 /// The caps, and whether there are more.

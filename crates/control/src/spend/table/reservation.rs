@@ -6,6 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::account::finish;
+use super::fold::mark_late;
 use super::lease::release_expired;
 use super::{AccountKey, RowWriter, Rows, id, ids};
 use crate::spend::Money;
@@ -137,7 +138,8 @@ pub(in crate::spend) async fn renew_reservations(
 }
 
 /// `$2` is a replica whose reservations are alive whatever their expiry says: the one that asks.
-const EXPIRED: &str = "SELECT id FROM reservation WHERE expires_at < $1 AND replica <> $2 ORDER BY id LIMIT 500";
+const EXPIRED: &str =
+    "SELECT id, started_at FROM reservation WHERE expires_at < $1 AND replica <> $2 ORDER BY id LIMIT 500";
 /// That many, so that none of many statements takes long.
 pub(super) const PORTION: usize = 500;
 
@@ -165,6 +167,14 @@ pub(in crate::spend) struct Swept {
     pub(in crate::spend) more: bool,
 }
 
+fn began(expired: &[Row]) -> Result<Vec<Timestamp>, StoreError> {
+    let read = |row: &Row| {
+        let at = Timestamp::from_millisecond(row.int(1)?);
+        at.map_err(|_| StoreError::inconsistent("reservation.started_at".to_owned()))
+    };
+    expired.iter().map(read).collect()
+}
+
 /// Settles expired reservations at their estimates, and gives expired leases back: a portion of them.
 pub(in crate::spend) async fn sweep_expired(
     store: &Store,
@@ -189,6 +199,8 @@ pub(in crate::spend) async fn sweep_expired(
                 swept.settled += 1;
             }
         }
+        // After the rows that a settlement may hold while it waits for what this holds.
+        mark_late(&mut tx, before, began(&expired)?.into_iter()).await?;
     }
     swept.released = release_expired(&mut tx, before, replica, &mut deltas).await?;
     swept.more = expired.len() == PORTION || swept.released == PORTION;

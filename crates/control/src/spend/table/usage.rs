@@ -16,14 +16,17 @@ const INSERT_USAGE: &str = "
     INSERT INTO usage
         (id, started_at, principal, groups, session_id, agent_id, parent_agent_id, billing_group, model_asked, model,
          model_sent, upstream, status, input_tokens, output_tokens, cache_read, cache_write_5m, cache_write_1h,
-         web_searches, fast, charge, estimated, ms, ttfb_ms, account, day, week, month, pool)
+         web_searches, fast, charge, estimated, ms, ttfb_ms, account, day, week, month, pool, charge_input,
+         charge_cache_read, charge_cache_write_5m, charge_cache_write_1h, charge_output, charge_web_search)
     SELECT e.value->>0, CAST(e.value->>1 AS BIGINT), e.value->>2, e.value->>3, e.value->>4, e.value->>5, e.value->>6,
            e.value->>7, e.value->>8, e.value->>9, e.value->>10, e.value->>11, CAST(e.value->>12 AS BIGINT),
            CAST(e.value->>13 AS BIGINT), CAST(e.value->>14 AS BIGINT), CAST(e.value->>15 AS BIGINT),
            CAST(e.value->>16 AS BIGINT), CAST(e.value->>17 AS BIGINT), CAST(e.value->>18 AS BIGINT),
            CAST(e.value->>19 AS BIGINT), CAST(e.value->>20 AS BIGINT), CAST(e.value->>21 AS BIGINT),
            CAST(e.value->>22 AS BIGINT), CAST(e.value->>23 AS BIGINT), e.value->>24, e.value->>25, e.value->>26,
-           e.value->>27, e.value->>28
+           e.value->>27, e.value->>28, CAST(e.value->>29 AS BIGINT), CAST(e.value->>30 AS BIGINT),
+           CAST(e.value->>31 AS BIGINT), CAST(e.value->>32 AS BIGINT), CAST(e.value->>33 AS BIGINT),
+           CAST(e.value->>34 AS BIGINT)
     FROM json_each($1) AS e WHERE true
     ON CONFLICT (id) DO NOTHING
     RETURNING id";
@@ -55,6 +58,7 @@ pub(in crate::spend) fn write_usage(row: &mut RowWriter<'_>, settle: &Settle) {
     row.text(&record.account);
     row.periods(&record.keys);
     row.text_or_null(settle.pool.as_deref());
+    outcome.split.amounts().into_iter().for_each(|amount| row.int(amount.nano()));
 }
 
 const HAS_SPEND: &str = "
@@ -104,8 +108,9 @@ const SWEPT: &str =
 const REPLACE_SWEPT: &str = "
     UPDATE usage SET upstream = $1, status = $2, input_tokens = $3, output_tokens = $4, cache_read = $5,
         cache_write_5m = $6, cache_write_1h = $7, web_searches = $8, fast = $9, charge = $10, estimated = $11, ms = $12,
-        ttfb_ms = $13, model_sent = $14
-    WHERE id = $15";
+        ttfb_ms = $13, model_sent = $14, charge_input = $15, charge_cache_read = $16, charge_cache_write_5m = $17,
+        charge_cache_write_1h = $18, charge_output = $19, charge_web_search = $20
+    WHERE id = $21";
 
 /// Puts a late settlement in the place of the sweeper's estimate; gives what that changes, and the account of the pool that was
 /// charged too. `None` when it was settled already.
@@ -121,7 +126,7 @@ pub(in crate::spend) async fn replace_estimate(
     let Some(swept) = tx.fetch_optional(SWEPT, &[(&id).into()]).await? else { return Ok(None) };
     let (estimate, pool) = (Money::from_nano(swept.int(0)?), swept.text_or_null(1)?.map(Arc::from));
     let whole = |value: u64| Param::Int(i64::try_from(value).unwrap_or(i64::MAX));
-    let params = [
+    let mut params: Vec<Param<'_>> = vec![
         outcome.upstream.as_ref().into(),
         outcome.status.map(i64::from).into(),
         whole(usage.input_tokens),
@@ -136,8 +141,9 @@ pub(in crate::spend) async fn replace_estimate(
         outcome.ms.map_or(Param::Null, whole),
         outcome.ttfb_ms.map_or(Param::Null, whole),
         outcome.model_sent.as_ref().into(),
-        (&id).into(),
     ];
+    params.extend(outcome.split.amounts().map(|amount| Param::from(amount.nano())));
+    params.push((&id).into());
     tx.execute(REPLACE_SWEPT, &params).await?;
     Ok(Some((outcome.charge.minus(estimate), pool)))
 }

@@ -16,11 +16,12 @@ const CHUNK: SignedDuration = SignedDuration::from_hours(1);
 /// A counter that is not what its rows add up to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// The account: `user:<subject>` or `pool:<group>`.
+    /// The account: `user:<subject>`, `pool:<group>`, or `everyone`.
     pub account: String,
-    /// The period's name.
+    /// The period's name; of everyone, the beginning of an hour.
     pub period: String,
-    /// `settled`, which is the sum of usage rows, or `reserved`, which is that of reservations and leases.
+    /// `settled` or, of everyone, `reported`, which are sums of usage rows, or `reserved`, which is that of reservations and
+    /// leases.
     pub counter: &'static str,
     /// How much the counter is above its rows; below, when negative.
     pub excess: Money,
@@ -48,9 +49,10 @@ impl Upkeep {
     /// When the database does not answer.
     pub async fn verify(&self) -> Result<Proof, StoreError> {
         let now = self.clock.now();
-        let kept = now - SignedDuration::from_hours(24 * i64::from(self.retention.usage_days));
+        let kept = self.oldest_usage(now);
         let mut tx = self.store.begin_snapshot().await?;
         let mut proof = Proof { periods: 0, differences: reserved_differences(&mut tx).await? };
+        proof.differences.extend(reported_differences(&mut tx, kept, now).await?);
         let mut sums = Sums::default();
         let mut day = Period::Daily.starts(kept);
         while day <= now {
@@ -146,6 +148,18 @@ async fn reserved_differences(tx: &mut Tx) -> Result<Vec<Difference>, StoreError
     found.extend(aside.iter().filter_map(without));
     found.sort_by(|a, b| (&a.account, &a.period).cmp(&(&b.account, &b.period)));
     Ok(found)
+}
+
+/// Of the hours that are added up for reports.
+async fn reported_differences(tx: &mut Tx, from: Timestamp, until: Timestamp) -> Result<Vec<Difference>, StoreError> {
+    let apart = table::hours_apart(tx, from, until).await?;
+    let difference = |(hour, excess): (Timestamp, Money)| Difference {
+        account: "everyone".to_owned(),
+        period: hour.to_string(),
+        counter: "reported",
+        excess,
+    };
+    Ok(apart.into_iter().map(difference).collect())
 }
 
 impl Difference {

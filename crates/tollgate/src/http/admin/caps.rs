@@ -108,7 +108,8 @@ fn check_currency(currency: Option<&Value>, field: &str) -> Result<(), Error> {
     }
 }
 
-/// What is to become of the pool; `None` for a field that is left out, `null` or empty: it stays as it is.
+/// What is to become of the pool; `None` for a field that is left out, `null` or empty: it stays as it is. So does what is
+/// `null` in it.
 fn read_pool(pool: Option<&Value>) -> Result<Option<PoolChange>, Error> {
     let pool = match pool {
         None | Some(Value::Null) => return Ok(None),
@@ -118,12 +119,12 @@ fn read_pool(pool: Option<&Value>) -> Result<Option<PoolChange>, Error> {
     };
     check_currency(pool.get("currency"), "pooled_budget.currency")?;
     let cents = match pool.get("amount") {
-        None => None,
+        None | Some(Value::Null) => None,
         Some(Value::String(text)) => Some(read_cents(text, "pooled_budget.amount")?),
         Some(_) => return Err(not_cents("pooled_budget.amount")),
     };
     let paused = match pool.get("paused") {
-        None => None,
+        None | Some(Value::Null) => None,
         Some(Value::Bool(paused)) => Some(*paused),
         Some(_) => return Err(Error::Invalid("pooled_budget.paused: must be true or false".to_owned())),
     };
@@ -234,10 +235,11 @@ mod tests {
         assert_eq!(with(json!({"amount": "0500", "paused": true, "currency": "USD"})), change(Some(500), Some(true)));
         assert_eq!(with(json!({"paused": false, "more": 1})), change(None, Some(false)));
         assert_eq!((with(Value::Null), with(json!({}))), (Ok(None), Ok(None)));
+        assert_eq!(with(json!({"amount": null, "paused": null})), change(None, None));
         for wrong in [json!([]), json!("5"), json!(5), json!(true)] {
             assert_eq!(with(wrong), Err("pooled_budget: must be an object".to_owned()));
         }
-        for amount in [json!(5), json!(null), json!("-1"), json!("5.0"), json!("")] {
+        for amount in [json!(5), json!("-1"), json!("5.0"), json!("")] {
             let refusal = with(json!({ "amount": amount })).unwrap_err();
             assert!(refusal.starts_with("pooled_budget.amount: must be a string of whole US cents"), "{amount}");
         }

@@ -65,7 +65,7 @@ impl IntoResponse for Error {
             }
             Self::NotFound => (StatusCode::NOT_FOUND, ErrorType::NotFound, "not found".to_owned()),
             Self::TooLarge => {
-                let message = "the body is too large".to_owned();
+                let message = "the body is larger than 64 KiB".to_owned();
                 (StatusCode::PAYLOAD_TOO_LARGE, ErrorType::RequestTooLarge, message)
             }
             Self::Invalid(message) => (StatusCode::BAD_REQUEST, ErrorType::InvalidRequest, message),

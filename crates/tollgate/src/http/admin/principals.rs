@@ -34,6 +34,7 @@ pub(super) async fn erase(
         "type": "principal_erased",
         "pseudonym": erased.pseudonym,
         "usage_rows": erased.usage_rows,
+        "spend_limits_deleted": erased.caps,
         "sessions_ended": sessions,
     });
     Ok(json(StatusCode::OK, &body))

@@ -18,10 +18,15 @@ impl Query {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// `name[]=a&name[]=b`, and `name=a` for those who forget the brackets.
+    /// `name[]=a&name[]=b`.
     pub(super) fn all(&self, name: &str) -> Vec<&str> {
-        let bracketed = format!("{name}[]");
-        self.0.iter().filter(|(key, _)| *key == bracketed || key == name).map(|(_, value)| value.as_str()).collect()
+        self.0.iter().filter(|(key, _)| key.strip_suffix("[]") == Some(name)).map(|(_, value)| value.as_str()).collect()
+    }
+
+    /// The same, and `name=a` for those who forget the brackets: to leave that aside would answer another question.
+    pub(super) fn all_even_bare(&self, name: &str) -> Vec<&str> {
+        let is_named = |key: &str| key.strip_suffix("[]").unwrap_or(key) == name;
+        self.0.iter().filter(|(key, _)| is_named(key)).map(|(_, value)| value.as_str()).collect()
     }
 
     /// 1 to 1000, 20 when not given.

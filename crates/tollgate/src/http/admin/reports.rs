@@ -6,6 +6,7 @@ use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use control::spend::report::usage::{Dimension, Line, Wanted, Width};
+use control::spend::{Money, Part};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -33,27 +34,27 @@ pub(super) async fn cost(
 pub(super) struct Kind {
     /// With the number of buckets on a page: usual and most.
     pub(super) widths: &'static [(&'static str, Width, usize, usize)],
-    /// What lines can be grouped by; `None`: known there, and the same in every row here.
-    pub(super) groups: &'static [(&'static str, Option<Dimension>)],
+    /// What lines can be grouped by, the dimension of that name first; none: known there, and the same in every row here.
+    pub(super) groups: &'static [(&'static str, &'static [Dimension])],
     pub(super) filters: &'static [(&'static str, Dimension)],
-    /// A line's figures.
-    figures: fn(&Line, &[&str]) -> Map<String, Value>,
+    /// A line's figures, once or by what they are for.
+    figures: fn(&Line, &Page) -> Vec<Map<String, Value>>,
 }
 
 pub(super) const USAGE: Kind = Kind {
     widths: &[("1d", Width::Day, 7, 31), ("1h", Width::Hour, 24, 168), ("1m", Width::Minute, 60, 1440)],
     groups: &[
-        ("account_id", Some(Dimension::Account)),
-        ("api_key_id", None),
-        ("context_window", Some(Dimension::ContextWindow)),
-        ("inference_geo", None),
-        ("model", Some(Dimension::Model)),
-        ("service_account_id", None),
-        ("service_tier", None),
-        ("session_id", Some(Dimension::Session)),
-        ("speed", Some(Dimension::Speed)),
-        ("upstream", Some(Dimension::Upstream)),
-        ("workspace_id", Some(Dimension::Workspace)),
+        ("account_id", &[Dimension::Account]),
+        ("api_key_id", &[]),
+        ("context_window", &[Dimension::ContextWindow]),
+        ("inference_geo", &[]),
+        ("model", &[Dimension::Model]),
+        ("service_account_id", &[]),
+        ("service_tier", &[]),
+        ("session_id", &[Dimension::Session]),
+        ("speed", &[Dimension::Speed]),
+        ("upstream", &[Dimension::Upstream]),
+        ("workspace_id", &[Dimension::Workspace]),
     ],
     filters: &[
         ("account_ids", Dimension::Account),
@@ -70,10 +71,10 @@ pub(super) const USAGE: Kind = Kind {
 pub(super) const COST: Kind = Kind {
     widths: &[("1d", Width::Day, 7, 31)],
     groups: &[
-        ("account_id", Some(Dimension::Account)),
-        ("description", Some(Dimension::Model)),
-        ("upstream", Some(Dimension::Upstream)),
-        ("workspace_id", Some(Dimension::Workspace)),
+        ("account_id", &[Dimension::Account]),
+        ("description", &[Dimension::Model, Dimension::ContextWindow]),
+        ("upstream", &[Dimension::Upstream]),
+        ("workspace_id", &[Dimension::Workspace]),
     ],
     filters: &[
         ("account_ids", Dimension::Account),
@@ -100,19 +101,23 @@ async fn answer(surface: &Surface, headers: &HeaderMap, query: &Query, kind: &Ki
     let width = page.wanted.width;
     let next = page.next.map(|next| format!("page_{}", URL_SAFE_NO_PAD.encode(next.to_string())));
     let results = |line: &Line| {
-        let mut result = (kind.figures)(line, &page.groups);
-        for (name, _) in kind.groups {
-            result.entry(*name).or_insert_with(|| said(line, &page, name));
+        let mut results = (kind.figures)(line, &page);
+        for result in &mut results {
+            for (name, _) in kind.groups {
+                result.entry(*name).or_insert_with(|| said(line, &page, name));
+            }
         }
-        result
+        results
     };
     if as_csv {
-        let rows = lines.iter().map(|line| {
-            let mut row = Map::new();
-            row.insert("starting_at".to_owned(), line.bucket.to_string().into());
-            row.insert("ending_at".to_owned(), width.later(line.bucket, 1).to_string().into());
-            row.extend(csv::flat(results(line)));
-            row
+        let rows = lines.iter().flat_map(|line| {
+            results(line).into_iter().map(|result| {
+                let mut row = Map::new();
+                row.insert("starting_at".to_owned(), line.bucket.to_string().into());
+                row.insert("ending_at".to_owned(), width.later(line.bucket, 1).to_string().into());
+                row.extend(csv::flat(result));
+                row
+            })
         });
         let mut response = ([(header::CONTENT_TYPE, CSV)], csv::table(rows)).into_response();
         if let Some(Ok(next)) = next.map(HeaderValue::try_from) {
@@ -127,7 +132,7 @@ async fn answer(surface: &Surface, headers: &HeaderMap, query: &Query, kind: &Ki
         let end = width.later(bucket, 1);
         let mut in_bucket = Vec::new();
         while let Some(line) = lines.next_if(|line| line.bucket < end) {
-            in_bucket.push(results(line));
+            in_bucket.extend(results(line));
         }
         data.push(json!({"starting_at": bucket.to_string(), "ending_at": end.to_string(), "results": in_bucket}));
         bucket = end;
@@ -141,25 +146,31 @@ const NEXT_PAGE: HeaderName = HeaderName::from_static("x-next-page");
 
 /// `null` unless it was grouped by.
 fn said(line: &Line, page: &Page, name: &str) -> Value {
-    let places = page.groups.iter().position(|group| *group == name);
-    match (name, places) {
-        (_, None) => Value::Null,
-        ("service_tier", Some(_)) => "standard".into(),
-        (_, Some(_)) => {
-            let dimension = dimension_of(name);
-            let place = dimension.and_then(|dimension| page.wanted.by.iter().position(|by| *by == dimension));
-            place.and_then(|place| line.key.get(place)).map_or(Value::Null, |word| json!(word))
-        }
+    match name {
+        _ if !page.groups.contains(&name) => Value::Null,
+        "service_tier" => STANDARD.into(),
+        _ => dimension_of(name).map_or(Value::Null, |dimension| page.word(line, dimension)),
     }
 }
 
 fn dimension_of(name: &str) -> Option<Dimension> {
-    USAGE.groups.iter().chain(COST.groups).find(|(known, _)| *known == name)?.1
+    USAGE.groups.iter().chain(COST.groups).find(|(known, _)| *known == name)?.1.first().copied()
 }
 
-fn usage_figures(line: &Line, _groups: &[&str]) -> Map<String, Value> {
+impl Page {
+    /// What a line says of itself.
+    fn word(&self, line: &Line, dimension: Dimension) -> Value {
+        let place = self.wanted.by.iter().position(|by| *by == dimension);
+        place.and_then(|place| line.key.get(place)).map_or(Value::Null, |word| json!(word))
+    }
+}
+
+/// The only tier there is here.
+const STANDARD: &str = "standard";
+
+fn usage_figures(line: &Line, _page: &Page) -> Vec<Map<String, Value>> {
     let totals = &line.totals;
-    object(json!({
+    vec![object(json!({
         "uncached_input_tokens": totals.input,
         "cache_creation": {
             "ephemeral_1h_input_tokens": totals.cache_write_1h,
@@ -169,24 +180,70 @@ fn usage_figures(line: &Line, _groups: &[&str]) -> Map<String, Value> {
         "output_tokens": totals.output,
         "server_tool_use": {"web_search_requests": totals.web_searches},
         "requests": totals.requests,
-    }))
+    }))]
 }
 
-/// What a line costs is not split into kinds of tokens: a request's charge is rounded once, as a whole.
-fn cost_figures(line: &Line, groups: &[&str]) -> Map<String, Value> {
-    let described = groups.iter().position(|group| *group == "description");
-    let model = described.and_then(|place| line.key.get(place).cloned().flatten());
+/// What a part of a charge is for, in the words of the public API: `token_type`, if it is tokens, and in a description.
+const fn named(part: Part) -> (Option<&'static str>, &'static str) {
+    match part {
+        Part::Input => (Some("uncached_input_tokens"), "input tokens"),
+        Part::CacheRead => (Some("cache_read_input_tokens"), "cache reads"),
+        Part::CacheWrite5m => (Some("cache_creation.ephemeral_5m_input_tokens"), "5-minute cache writes"),
+        Part::CacheWrite1h => (Some("cache_creation.ephemeral_1h_input_tokens"), "1-hour cache writes"),
+        Part::Output => (Some("output_tokens"), "output tokens"),
+        Part::WebSearch => (None, "web searches"),
+    }
+}
+
+/// Every value of `token_type`.
+pub(super) fn token_types() -> impl Iterator<Item = &'static str> {
+    Part::ALL.into_iter().filter_map(|part| named(part).0)
+}
+
+/// Grouped by description, a line is split by what was charged for. What was estimated cannot be, and is told without a kind.
+fn cost_figures(line: &Line, page: &Page) -> Vec<Map<String, Value>> {
+    if !page.groups.contains(&"description") {
+        return vec![cost_of(line.totals.charge, None, line.totals.requests.into())];
+    }
+    let (model, window) = (page.word(line, Dimension::Model), page.word(line, Dimension::ContextWindow));
+    let shown = model.as_str().unwrap_or_default();
+    let described = |amount: Money, kind: &'static str, token_type: Option<&'static str>, what: &str| {
+        let mut cost = cost_of(amount, Some(kind), Value::Null);
+        cost.extend(object(json!({
+            "description": format!("{shown} usage - {what}"),
+            "model": model,
+            "service_tier": STANDARD,
+            "token_type": token_type,
+            "context_window": window,
+        })));
+        cost
+    };
+    let split = line.totals.split;
+    let parts = Part::ALL.into_iter().map(|part| {
+        let (token_type, what) = named(part);
+        let kind = token_type.map_or("web_search", |_| TOKENS);
+        (split.of(part), kind, token_type, what)
+    });
+    let estimated = (line.totals.charge.minus(split.sum()), TOKENS, None, "estimated");
+    let all = parts.chain([estimated]).filter(|(amount, ..)| *amount != Money::ZERO);
+    all.map(|(amount, kind, token_type, what)| described(amount, kind, token_type, what)).collect()
+}
+
+const TOKENS: &str = "tokens";
+
+/// One line of costs; of those that are split, none stands for a number of requests.
+fn cost_of(amount: Money, cost_type: Option<&str>, requests: Value) -> Map<String, Value> {
     object(json!({
-        "amount": line.totals.charge.cents(),
+        "amount": amount.cents(),
         "currency": "USD",
-        "cost_type": model.as_ref().map(|_| "tokens"),
-        "description": model.as_ref().map(|model| format!("{model} usage")),
-        "model": model,
-        "service_tier": model.as_ref().map(|_| "standard"),
+        "cost_type": cost_type,
+        "description": null,
+        "model": null,
+        "service_tier": null,
         "token_type": null,
         "context_window": null,
         "inference_geo": null,
-        "requests": line.totals.requests,
+        "requests": requests,
     }))
 }
 
@@ -224,14 +281,14 @@ fn read(query: &Query, kind: &Kind, now: Timestamp) -> Result<Page, Error> {
 
 fn read_groups(query: &Query, kind: &Kind) -> Result<(Vec<&'static str>, Vec<Dimension>), Error> {
     let (mut groups, mut by) = (Vec::new(), Vec::new());
-    for word in query.all("group_by") {
-        let Some((name, dimension)) = kind.groups.iter().find(|(name, _)| *name == word) else {
+    for word in query.all_even_bare("group_by") {
+        let Some((name, dimensions)) = kind.groups.iter().find(|(name, _)| *name == word) else {
             let names: Vec<&str> = kind.groups.iter().map(|(name, _)| *name).collect();
             return Err(Error::Invalid(format!("group_by[]: must be one of {}", names.join(", "))));
         };
         if !groups.contains(name) {
             groups.push(*name);
-            by.extend(dimension);
+            by.extend(dimensions.iter().copied());
         }
     }
     Ok((groups, by))
@@ -240,11 +297,11 @@ fn read_groups(query: &Query, kind: &Kind) -> Result<(Vec<&'static str>, Vec<Dim
 fn read_filters(query: &Query, kind: &Kind) -> Result<Vec<(Dimension, Vec<String>)>, Error> {
     // Known there and nothing here: to leave them aside would answer another question than was asked.
     for unknown in ["api_key_ids", "inference_geos", "service_account_ids", "service_tiers"] {
-        if !query.all(unknown).is_empty() {
+        if !query.all_even_bare(unknown).is_empty() {
             return Err(Error::Invalid(format!("{unknown}[]: this gateway does not tell requests apart by it")));
         }
     }
-    let words = |name| query.all(name).into_iter().map(str::to_owned).collect::<Vec<String>>();
+    let words = |name| query.all_even_bare(name).into_iter().map(str::to_owned).collect::<Vec<String>>();
     let all = kind.filters.iter().map(|(name, dimension)| (*dimension, words(name)));
     Ok(all.filter(|(_, words)| !words.is_empty()).collect())
 }

@@ -313,3 +313,14 @@ async fn without_an_admin_section_there_is_no_admin_api() {
     assert_eq!(reply.status, 200);
     assert!(gateway.audit().next("inference").await["cost_usd"].is_null());
 }
+
+#[tokio::test]
+async fn a_body_that_is_larger_than_any_limit_needs_is_refused() {
+    let gateway = TestGateway::start().await;
+    let body = |id_bytes: usize| json!({ "scope": user(&"u".repeat(id_bytes)), "amount": "5" }).to_string();
+    assert_eq!(gateway.admin().post(CAPS, body(60_000)).await.status, 200);
+    for path in [CAPS, "/v1/organizations/sessions/revoke"] {
+        let refused = gateway.admin().post(path, body(70_000)).await;
+        assert_eq!(refusal(&refused), "413 request_too_large: the body is larger than 64 KiB");
+    }
+}

@@ -84,6 +84,7 @@ async fn everyone_seen_is_listed_with_the_cap_that_counts(database: Database) {
         insta::assert_snapshot!(found, @"alice daily null user 1.2");
     }
     assert!(rows(&gateway, "?q=%25").await.0.is_empty(), "a percent sign is no wildcard");
+    assert_eq!(rows(&gateway, "?period=yearly&user_ids=bob").await.0.len(), 9, "only lists in brackets are known");
 }
 
 async fn pages_by_subject_and_by_spend_miss_nobody(database: Database) {

@@ -96,7 +96,6 @@ async fn what_a_pool_cannot_be_is_refused_and_changes_nothing(database: Database
     let before = set(&admin, "eng", json!("100"), Some(json!({ "amount": "500" }))).await;
     let mut told = String::new();
     for (group, amount, pool) in [
-        ("ops", json!("1"), Some(json!({ "paused": false }))),
         ("ops", Value::Null, Some(json!({ "amount": "5" }))),
         ("eng", Value::Null, Some(json!({ "paused": false }))),
         // It stays, and so would not be paused.

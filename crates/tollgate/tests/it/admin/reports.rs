@@ -28,8 +28,10 @@ async fn database(kind: Database) -> Store {
         let at: jiff::Timestamp = at.parse().unwrap();
         let insert = "INSERT INTO usage (id, started_at, principal, groups, billing_group, model, upstream, status,
             input_tokens, output_tokens, cache_read, cache_write_5m, cache_write_1h, web_searches, fast, charge, estimated,
-            account, day, week, month)
-            VALUES ($1, $2, $3, '[]', $4, $5, 'first', 200, $6, 2, 3, 4, 5, 6, $7, $8, 0, 'user:x', 'd', 'w', 'm')";
+            account, day, week, month, charge_input, charge_cache_read, charge_cache_write_5m, charge_cache_write_1h,
+            charge_output, charge_web_search)
+            VALUES ($1, $2, $3, '[]', $4, $5, 'first', 200, $6, 2, 3, 4, 5, 6, $7, $8, 0, 'user:x', 'd', 'w', 'm', $9, $10, $11, $12,
+            $13, $14)";
         let fast: i64 = fast;
         let (input, charge): (i64, i64) = (input, charge);
         let params = [
@@ -42,6 +44,10 @@ async fn database(kind: Database) -> Store {
             fast.into(),
             charge.into(),
         ];
+        // Of the estimate nobody knows what it is for.
+        let parts =
+            if id == "r1" { [0; 6] } else { [charge - charge / 2, 0, 0, 0, charge / 4, charge / 2 - charge / 4] };
+        let params: Vec<_> = params.into_iter().chain(parts.map(Into::into)).collect();
         database.execute(insert, &params).await.unwrap();
     }
     store
@@ -143,22 +149,33 @@ async fn cost_is_reported_in_cents_to_the_nano_dollar(kind: Database) {
         whole["data"].as_array().unwrap().iter().map(|bucket| bucket["results"][0]["amount"].clone()).collect();
     assert_eq!(amounts, [json!("1.1234568"), Value::Null, json!("2500")]);
 
-    let by_person =
-        read(&gateway, &format!("{COST}?{span}&group_by[]=account_id&group_by[]=description&limit=1")).await;
+    let by_kind = read(&gateway, &format!("{COST}?{span}&group_by[]=account_id&group_by[]=description&limit=1")).await;
+    let lines = by_kind["data"][0]["results"].as_array().unwrap();
+    let shown = |line: &Value| {
+        let words = ["account_id", "cost_type", "token_type", "context_window", "description", "amount"];
+        words.map(|word| line[word].as_str().unwrap_or("null").to_owned()).join(", ")
+    };
     insta::allow_duplicates! {
-        insta::assert_json_snapshot!(by_person["data"][0]["results"][1], @r#"
+        insta::assert_snapshot!(lines.iter().map(shown).collect::<Vec<_>>().join("\n"), @r"
+        =bob, tokens, uncached_input_tokens, 0-200k, claude-opus-4-6 usage - input tokens, 0.0000001
+        alice, tokens, uncached_input_tokens, 200k-1M, claude-haiku-4-5 usage - input tokens, 0.5
+        alice, tokens, output_tokens, 200k-1M, claude-haiku-4-5 usage - output tokens, 0.25
+        alice, web_search, null, 200k-1M, claude-haiku-4-5 usage - web searches, 0.25
+        alice, tokens, null, 0-200k, claude-opus-4-6 usage - estimated, 0.1234567
+        ");
+        insta::assert_json_snapshot!(lines[1], @r#"
         {
           "account_id": "alice",
-          "amount": "1",
-          "context_window": null,
+          "amount": "0.5",
+          "context_window": "200k-1M",
           "cost_type": "tokens",
           "currency": "USD",
-          "description": "claude-haiku-4-5 usage",
+          "description": "claude-haiku-4-5 usage - input tokens",
           "inference_geo": null,
           "model": "claude-haiku-4-5",
-          "requests": 1,
+          "requests": null,
           "service_tier": "standard",
-          "token_type": null,
+          "token_type": "uncached_input_tokens",
           "upstream": null,
           "workspace_id": null
         }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::http::admin::reports::{COST, Kind, USAGE};
+use crate::http::admin::reports::{COST, Kind, USAGE, token_types};
 
 /// A reference to one of [`all`].
 pub(super) fn named(name: &str) -> Value {
@@ -170,14 +170,14 @@ fn reports() -> Shapes {
     let cost = json!({
         "amount": named("CentsSpent"),
         "currency": {"const": "USD"},
-        "cost_type": text_or_null(),
+        "cost_type": {"enum": ["tokens", "web_search", null]},
         "description": text_or_null(),
         "model": text_or_null(),
         "service_tier": text_or_null(),
-        "token_type": text_or_null(),
+        "token_type": {"enum": token_types().map(Value::from).chain([Value::Null]).collect::<Vec<_>>()},
         "context_window": text_or_null(),
         "inference_geo": text_or_null(),
-        "requests": count,
+        "requests": {"type": ["integer", "null"], "minimum": 0},
     });
     vec![
         ("UsageResult", result(usage, &USAGE)),
@@ -247,6 +247,7 @@ fn others() -> Shapes {
         "type": {"const": "principal_erased"},
         "pseudonym": {"type": "string"},
         "usage_rows": count,
+        "spend_limits_deleted": count,
         "sessions_ended": count,
     }));
     let kinds = json!({"enum": [

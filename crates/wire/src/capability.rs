@@ -1,6 +1,11 @@
 //! What providers are known not to know: values of `anthropic-beta` and fields of a request that they refuse.
 //!
 //! Data, not rules: one reviewed file (`capability/table.json`), each entry with its source. What it does not list passes.
+//!
+//! Claude Platform on AWS and on Google Cloud and Mantle have no rows, because no refusal of theirs is documented. Microsoft
+//! Foundry has none, because what it refuses depends on where a deployment is hosted, which a request does not tell:
+//! structured outputs are refused by those hosted on Azure only
+//! (<https://platform.claude.com/docs/en/build-with-claude/claude-in-microsoft-foundry>, github.com/can1357/oh-my-pi/issues/4679).
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

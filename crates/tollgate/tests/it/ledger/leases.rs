@@ -14,6 +14,7 @@ on_both_databases!(
     a_busy_account_far_from_its_cap_is_admitted_without_asking,
     near_its_cap_a_busy_account_is_asked_for_in_the_database_again,
     members_of_pools_are_not_leased,
+    a_lease_ends_with_any_change_of_caps,
     a_lease_ends_with_the_caps_and_the_groups_that_it_was_measured_by,
 );
 
@@ -71,6 +72,18 @@ async fn members_of_pools_are_not_leased(database: Database) {
     house.pool("eng", 100_000).await;
     warm_up(house, &principal("alice")).await;
     assert_eq!(leased(house).await, 0);
+    running.end().await;
+}
+
+async fn a_lease_ends_with_any_change_of_caps(database: Database) {
+    let running = start(database, Duration::from_secs(30)).await;
+    let house = &running.house;
+    house.cap(Scope::Organization, Period::Monthly, 10_000).await;
+    let alice = principal("alice");
+    warm_up(house, &alice).await;
+    at_once(house.reserve(&alice)).unwrap().unwrap().release(502, 1);
+    house.cap(Scope::User("bob".to_owned()), Period::Monthly, 1).await;
+    assert!(at_once(house.reserve(&alice)).is_none(), "it may be one of hers");
     running.end().await;
 }
 

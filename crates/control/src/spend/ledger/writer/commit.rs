@@ -93,7 +93,7 @@ impl Writer {
         self.answer_flushes();
     }
 
-    async fn try_commit(&mut self, durable: bool) -> Result<Decisions, StoreError> {
+    pub(super) async fn try_commit(&mut self, durable: bool) -> Result<Decisions, StoreError> {
         if self.batch.is_empty() && self.asks.is_empty() && !self.leases.are_stale() && !durable {
             return Ok(Decisions::default());
         }

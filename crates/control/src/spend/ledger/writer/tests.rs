@@ -7,6 +7,7 @@ use super::*;
 use crate::clock::{Clock, TestClock};
 use crate::policy::{Config as PolicyConfig, Policies};
 use crate::spend::ledger::batch::{Aside, Outcome, Record};
+use crate::spend::ledger::lease::Held;
 use crate::spend::ledger::{Admission, Ledger, Origin, Refusal};
 use crate::spend::period::Keys;
 use crate::spend::{Caps, Config, GroupMode, Money, Prices, Size};
@@ -110,6 +111,26 @@ async fn what_a_lost_database_had_not_on_its_disk_yet_is_entered_again_and_what_
 }
 
 #[tokio::test]
+async fn what_began_and_ended_while_the_database_was_away_is_not_in_flight_when_it_is_back() {
+    let mut house = House::open().await;
+    let (settled, withdrawn) = (house.record(), house.record());
+    house.writer.lose_database();
+    for record in [&settled, &withdrawn] {
+        let aside = Aside { record: Arc::clone(record), amount: Money::from_nano(5), pool: None };
+        house.writer.take(Entry::Admit { aside, leased: false });
+    }
+    house.writer.commit().await;
+    let outcome = Outcome { charge: Money::from_nano(3), ..Outcome::default() };
+    house.writer.take(Entry::Settle(Settle { record: settled, pool: None, outcome }));
+    house.writer.take(Entry::Withdraw(withdrawn.id));
+    house.writer.down = false;
+    house.writer.commit().await;
+    assert_eq!(house.number("SELECT COUNT(*) FROM reservation").await, 0);
+    assert_eq!(house.number("SELECT settled FROM account WHERE period = '2026-11'").await, 3);
+    assert_eq!(house.number("SELECT SUM(reserved) FROM account").await, 0);
+}
+
+#[tokio::test]
 async fn no_more_is_kept_in_memory_than_there_is_room_for_and_nobody_spends_what_is_not_kept() {
     let mut house = House::open().await;
     house.writer.lose_database();
@@ -137,4 +158,23 @@ async fn no_more_is_kept_in_memory_than_there_is_room_for_and_nobody_spends_what
     house.writer.commit().await;
     house.writer.tell_full();
     assert!(!is_full(&house));
+}
+
+#[tokio::test]
+async fn what_a_lease_says_is_not_believed_after_a_transaction_that_nobody_heard_of() {
+    let mut house = House::open().await;
+    let record = house.record();
+    let held = Held {
+        keys: Arc::clone(&record.keys),
+        principal: Arc::clone(&record.principal),
+        amount: Money::from_nano(5),
+        written: Some(Money::from_nano(5)),
+    };
+    house.writer.leases.settle((Arc::clone(&record.account), "2026-11-22".into()), held);
+    assert!(!house.writer.leases.are_stale());
+    house.store.execute("ALTER TABLE account RENAME TO gone", &[]).await.unwrap();
+    house.writer.take(Entry::Admit { aside: Aside { record, amount: Money::from_nano(1), pool: None }, leased: false });
+    house.writer.try_commit(true).await.unwrap_err();
+    assert!(house.writer.leases.are_stale());
+    assert_eq!(house.writer.leases.rows(), 0, "nobody knows of any");
 }

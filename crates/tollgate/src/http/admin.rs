@@ -28,6 +28,7 @@ use control::spend::{Caps, Report, Upkeep};
 use control::store::StoreError;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use serde::Serialize;
 
 use self::error::Error;
 use super::caller::Wall;
@@ -255,6 +256,8 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 }
 
 /// JSON with the content type of the reference.
-fn json(status: StatusCode, body: &serde_json::Value) -> Response {
-    (status, [(header::CONTENT_TYPE, super::error::JSON)], body.to_string()).into_response()
+fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    // Objects whose keys are texts always serialise.
+    let text = serde_json::to_vec(body).unwrap_or_default();
+    (status, [(header::CONTENT_TYPE, super::error::JSON)], text).into_response()
 }

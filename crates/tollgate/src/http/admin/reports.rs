@@ -9,6 +9,7 @@ use control::spend::report::usage::{Dimension, Line, Wanted, Width};
 use control::spend::{Money, Part};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::query::Query;
@@ -134,10 +135,26 @@ async fn answer(surface: &Surface, headers: &HeaderMap, query: &Query, kind: &Ki
         while let Some(line) = lines.next_if(|line| line.bucket < end) {
             in_bucket.extend(results(line));
         }
-        data.push(json!({"starting_at": bucket.to_string(), "ending_at": end.to_string(), "results": in_bucket}));
+        data.push(Bucket { ending_at: end.to_string(), results: in_bucket, starting_at: bucket.to_string() });
         bucket = end;
     }
-    Ok(json(StatusCode::OK, &json!({"data": data, "has_more": next.is_some(), "next_page": next})))
+    Ok(json(StatusCode::OK, &Report { data, has_more: next.is_some(), next_page: next }))
+}
+
+/// A page of a report. Of its own type, because a tree of values would be built anew for each level: pages have lines by the
+/// ten thousand.
+#[derive(Serialize)]
+struct Report {
+    data: Vec<Bucket>,
+    has_more: bool,
+    next_page: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Bucket {
+    ending_at: String,
+    results: Vec<Map<String, Value>>,
+    starting_at: String,
 }
 
 const CSV: HeaderValue = HeaderValue::from_static("text/csv;charset=utf-8");

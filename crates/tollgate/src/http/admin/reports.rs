@@ -9,7 +9,7 @@ use control::spend::report::usage::{Dimension, Line, Wanted, Width};
 use control::spend::{Money, Part};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::query::Query;
@@ -39,7 +39,7 @@ pub(super) struct Kind {
     pub(super) groups: &'static [(&'static str, &'static [Dimension])],
     pub(super) filters: &'static [(&'static str, Dimension)],
     /// A line's figures, once or by what they are for.
-    figures: fn(&Line, &Page) -> Vec<Map<String, Value>>,
+    figures: fn(&Line, &Page) -> Vec<Members>,
 }
 
 pub(super) const USAGE: Kind = Kind {
@@ -102,13 +102,9 @@ async fn answer(surface: &Surface, headers: &HeaderMap, query: &Query, kind: &Ki
     let width = page.wanted.width;
     let next = page.next.map(|next| format!("page_{}", URL_SAFE_NO_PAD.encode(next.to_string())));
     let results = |line: &Line| {
-        let mut results = (kind.figures)(line, &page);
-        for result in &mut results {
-            for (name, _) in kind.groups {
-                result.entry(*name).or_insert_with(|| said(line, &page, name));
-            }
-        }
-        results
+        let all = (kind.figures)(line, &page).into_iter();
+        let named = kind.groups.iter().map(|(name, _)| *name);
+        all.map(|members| members.complete(named.clone(), |name| said(line, &page, name))).collect::<Vec<Members>>()
     };
     if as_csv {
         let rows = lines.iter().flat_map(|line| {
@@ -116,7 +112,7 @@ async fn answer(surface: &Surface, headers: &HeaderMap, query: &Query, kind: &Ki
                 let mut row = Map::new();
                 row.insert("starting_at".to_owned(), line.bucket.to_string().into());
                 row.insert("ending_at".to_owned(), width.later(line.bucket, 1).to_string().into());
-                row.extend(csv::flat(result));
+                row.extend(csv::flat(result.into()));
                 row
             })
         });
@@ -141,8 +137,7 @@ async fn answer(surface: &Surface, headers: &HeaderMap, query: &Query, kind: &Ki
     Ok(json(StatusCode::OK, &Report { data, has_more: next.is_some(), next_page: next }))
 }
 
-/// A page of a report. Of its own type, because a tree of values would be built anew for each level: pages have lines by the
-/// ten thousand.
+/// A page of a report. Pages have lines by the hundred thousand, of which no tree is built.
 #[derive(Serialize)]
 struct Report {
     data: Vec<Bucket>,
@@ -153,8 +148,37 @@ struct Report {
 #[derive(Serialize)]
 struct Bucket {
     ending_at: String,
-    results: Vec<Map<String, Value>>,
+    results: Vec<Members>,
     starting_at: String,
+}
+
+/// What one line of a report says, by name.
+struct Members(Vec<(&'static str, Value)>);
+
+impl Members {
+    /// With the members of `names` that are not there yet, in the order of their names.
+    fn complete(self, names: impl Iterator<Item = &'static str>, value: impl Fn(&str) -> Value) -> Self {
+        let Self(mut members) = self;
+        for name in names {
+            if members.iter().all(|(known, _)| *known != name) {
+                members.push((name, value(name)));
+            }
+        }
+        members.sort_unstable_by_key(|(name, _)| *name);
+        Self(members)
+    }
+}
+
+impl Serialize for Members {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+impl From<Members> for Map<String, Value> {
+    fn from(Members(members): Members) -> Self {
+        members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
 }
 
 const CSV: HeaderValue = HeaderValue::from_static("text/csv;charset=utf-8");
@@ -185,19 +209,20 @@ impl Page {
 /// The only tier there is here.
 const STANDARD: &str = "standard";
 
-fn usage_figures(line: &Line, _page: &Page) -> Vec<Map<String, Value>> {
+fn usage_figures(line: &Line, _page: &Page) -> Vec<Members> {
     let totals = &line.totals;
-    vec![object(json!({
-        "uncached_input_tokens": totals.input,
-        "cache_creation": {
-            "ephemeral_1h_input_tokens": totals.cache_write_1h,
-            "ephemeral_5m_input_tokens": totals.cache_write_5m,
-        },
-        "cache_read_input_tokens": totals.cache_read,
-        "output_tokens": totals.output,
-        "server_tool_use": {"web_search_requests": totals.web_searches},
-        "requests": totals.requests,
-    }))]
+    let cache_creation = json!({
+        "ephemeral_1h_input_tokens": totals.cache_write_1h,
+        "ephemeral_5m_input_tokens": totals.cache_write_5m,
+    });
+    vec![Members(vec![
+        ("uncached_input_tokens", totals.input.into()),
+        ("cache_creation", cache_creation),
+        ("cache_read_input_tokens", totals.cache_read.into()),
+        ("output_tokens", totals.output.into()),
+        ("server_tool_use", json!({"web_search_requests": totals.web_searches})),
+        ("requests", totals.requests.into()),
+    ])]
 }
 
 /// What a part of a charge is for, in the words of the public API: `token_type`, if it is tokens, and in a description.
@@ -218,23 +243,12 @@ pub(super) fn token_types() -> impl Iterator<Item = &'static str> {
 }
 
 /// Grouped by description, a line is split by what was charged for. What was estimated cannot be, and is told without a kind.
-fn cost_figures(line: &Line, page: &Page) -> Vec<Map<String, Value>> {
+fn cost_figures(line: &Line, page: &Page) -> Vec<Members> {
     if !page.groups.contains(&"description") {
-        return vec![cost_of(line.totals.charge, None, line.totals.requests.into())];
+        return vec![Described::default().costs(line.totals.charge, line.totals.requests.into())];
     }
     let (model, window) = (page.word(line, Dimension::Model), page.word(line, Dimension::ContextWindow));
     let shown = model.as_str().unwrap_or_default();
-    let described = |amount: Money, kind: &'static str, token_type: Option<&'static str>, what: &str| {
-        let mut cost = cost_of(amount, Some(kind), Value::Null);
-        cost.extend(object(json!({
-            "description": format!("{shown} usage - {what}"),
-            "model": model,
-            "service_tier": STANDARD,
-            "token_type": token_type,
-            "context_window": window,
-        })));
-        cost
-    };
     let split = line.totals.split;
     let parts = Part::ALL.into_iter().map(|part| {
         let (token_type, what) = named(part);
@@ -243,31 +257,49 @@ fn cost_figures(line: &Line, page: &Page) -> Vec<Map<String, Value>> {
     });
     let estimated = (line.totals.charge.minus(split.sum()), TOKENS, None, "estimated");
     let all = parts.chain([estimated]).filter(|(amount, ..)| *amount != Money::ZERO);
-    all.map(|(amount, kind, token_type, what)| described(amount, kind, token_type, what)).collect()
+    all.map(|(amount, cost_type, token_type, what)| {
+        let described = Described {
+            cost_type: cost_type.into(),
+            description: format!("{shown} usage - {what}").into(),
+            model: model.clone(),
+            service_tier: STANDARD.into(),
+            token_type: token_type.into(),
+            context_window: window.clone(),
+        };
+        // None of the lines into which it is split stands for a number of requests.
+        described.costs(amount, Value::Null)
+    })
+    .collect()
 }
 
 const TOKENS: &str = "tokens";
 
-/// One line of costs; of those that are split, none stands for a number of requests.
-fn cost_of(amount: Money, cost_type: Option<&str>, requests: Value) -> Map<String, Value> {
-    object(json!({
-        "amount": amount.cents(),
-        "currency": "USD",
-        "cost_type": cost_type,
-        "description": null,
-        "model": null,
-        "service_tier": null,
-        "token_type": null,
-        "context_window": null,
-        "inference_geo": null,
-        "requests": requests,
-    }))
+/// What is charged for; all `null` unless it was grouped by description.
+#[derive(Default)]
+struct Described {
+    cost_type: Value,
+    description: Value,
+    model: Value,
+    service_tier: Value,
+    token_type: Value,
+    context_window: Value,
 }
 
-fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(object) => object,
-        _ => Map::new(),
+impl Described {
+    fn costs(self, amount: Money, requests: Value) -> Members {
+        let Self { cost_type, description, model, service_tier, token_type, context_window } = self;
+        Members(vec![
+            ("amount", amount.cents().into()),
+            ("currency", "USD".into()),
+            ("cost_type", cost_type),
+            ("description", description),
+            ("model", model),
+            ("service_tier", service_tier),
+            ("token_type", token_type),
+            ("context_window", context_window),
+            ("inference_geo", Value::Null),
+            ("requests", requests),
+        ])
     }
 }
 
